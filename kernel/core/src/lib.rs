@@ -1,0 +1,13 @@
+//! Orrery's logic that needs no hardware.
+//!
+//! Everything here is `no_std`, knows neither registers nor interrupts, and is tested on the host
+//! with unit tests, property tests, loom and Miri. The kernel supplies time, CPU numbers and locks.
+//!
+//! Floors, bottom up; a module imports only from those above it in this list:
+//! - [`trace`]: rings, packets and the wire format
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod trace;

@@ -1,0 +1,4 @@
+//! Trace: what the kernel tells the host, as records in rings and packets on a wire.
+
+pub mod compact;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! One virtual machine, from command line to exit status.

@@ -1,0 +1,1 @@
+//! Boots the image and judges what it did.

@@ -1,0 +1,1 @@
+//! Reads Orrery traces on the host.

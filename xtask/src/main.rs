@@ -1,0 +1,2 @@
+//! Set-up, builds, and thin commands over the libraries.
+fn main() {}
