@@ -1,0 +1,46 @@
+//! Preemption off, as a guard. The count itself is [`percpu`]'s.
+
+use core::marker::PhantomData;
+
+use crate::arch::{hooks, percpu};
+
+/// Keeps this task on this CPU, running, while it lives (interrupts may still come).
+pub struct PreemptOff {
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl PreemptOff {
+    /// Forbids preemption once more.
+    #[inline(always)]
+    pub fn new() -> Self {
+        percpu::preempt_disable();
+        Self { _not_send: PhantomData }
+    }
+}
+
+impl Default for PreemptOff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for PreemptOff {
+    #[inline(always)]
+    fn drop(&mut self) {
+        enable();
+    }
+}
+
+/// Forbids preemption one time less, and goes through the scheduler where that makes one due.
+#[inline(always)]
+pub fn enable() {
+    if percpu::preempt_enable_wants_resched() {
+        reschedule();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn reschedule() {
+    (hooks().preempt)();
+}

@@ -1,0 +1,176 @@
+//! Spinlocks that know their owner.
+//!
+//! The lock word is 0 when free, else the owning CPU's number plus one, so that a recursive lock is
+//! found where it happens and a panic can say who held what. Holding one disables preemption; data
+//! that interrupt handlers touch as well is locked with [`SpinLock::lock_irq`].
+
+use core::cell::UnsafeCell;
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use super::preempt;
+use crate::arch::irq::IrqOff;
+use crate::arch::{cpu, hooks, percpu};
+
+/// Mutual exclusion by spinning.
+pub struct SpinLock<T: ?Sized> {
+    owner: AtomicU32,
+    name: &'static str,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the lock hands out one reference at a time.
+unsafe impl<T: ?Sized + Send> Sync for SpinLock<T> {}
+// SAFETY: moving the lock moves the value.
+unsafe impl<T: ?Sized + Send> Send for SpinLock<T> {}
+
+impl<T> SpinLock<T> {
+    /// A free lock. `name` is its class: locks of one name are ordered alike.
+    pub const fn new(name: &'static str, value: T) -> Self {
+        Self { owner: AtomicU32::new(0), name, value: UnsafeCell::new(value) }
+    }
+}
+
+impl<T: ?Sized> SpinLock<T> {
+    /// Waits for the lock; preemption is off until the guard goes.
+    #[inline(always)]
+    #[track_caller]
+    pub fn lock(&self) -> SpinGuard<'_, T> {
+        percpu::preempt_disable();
+        self.acquire();
+        SpinGuard { lock: self }
+    }
+
+    /// Waits for the lock with interrupts off, which they stay until the guard goes.
+    #[inline(always)]
+    #[track_caller]
+    pub fn lock_irq(&self) -> SpinIrqGuard<'_, T> {
+        let irq = IrqOff::new();
+        percpu::preempt_disable();
+        self.acquire();
+        SpinIrqGuard { lock: self, irq: ManuallyDrop::new(irq) }
+    }
+
+    /// Takes the lock if it is free, interrupts off as [`Self::lock_irq`].
+    #[track_caller]
+    pub fn try_lock_irq(&self) -> Option<SpinIrqGuard<'_, T>> {
+        let irq = IrqOff::new();
+        percpu::preempt_disable();
+        let me = percpu::cpu_id() + 1;
+        if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            return Some(SpinIrqGuard { lock: self, irq: ManuallyDrop::new(irq) });
+        }
+        percpu::preempt_enable_no_resched();
+        None
+    }
+
+    /// Number of the CPU that holds the lock.
+    pub fn owner(&self) -> Option<u32> {
+        self.owner.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// The lock's class name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The value, without the lock.
+    ///
+    /// # Safety
+    /// For a panic that has stopped all other CPUs: nobody else uses the value.
+    pub unsafe fn get_after_stop(&self) -> *mut T {
+        self.value.get()
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    fn acquire(&self) {
+        let me = percpu::cpu_id() + 1;
+        if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            self.acquire_contended(me);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn acquire_contended(&self, me: u32) {
+        let owner = self.owner.load(Ordering::Relaxed);
+        assert!(owner != me, "spinlock `{}` taken twice by CPU {}", self.name, me - 1);
+        let since_ticks = crate::arch::tsc::now();
+        loop {
+            while self.owner.load(Ordering::Relaxed) != 0 {
+                cpu::pause();
+            }
+            if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                break;
+            }
+        }
+        (hooks().lock_contended)(core::ptr::from_ref(self).cast::<()>() as u64, since_ticks, owner);
+    }
+
+    #[inline(always)]
+    fn release(&self) {
+        self.owner.store(0, Ordering::Release);
+    }
+}
+
+/// The lock held; preemption is off.
+#[must_use]
+pub struct SpinGuard<'a, T: ?Sized> {
+    lock: &'a SpinLock<T>,
+}
+
+/// The lock held; interrupts and preemption are off.
+#[must_use]
+pub struct SpinIrqGuard<'a, T: ?Sized> {
+    lock: &'a SpinLock<T>,
+    irq: ManuallyDrop<IrqOff>,
+}
+
+impl<T: ?Sized> Drop for SpinGuard<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.lock.release();
+        preempt::enable();
+    }
+}
+
+impl<T: ?Sized> Drop for SpinIrqGuard<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.lock.release();
+        let interrupts_return = self.irq.restores();
+        // SAFETY: dropped once, here; before the count falls, since the scheduler is not entered
+        // with interrupts off.
+        unsafe { ManuallyDrop::drop(&mut self.irq) };
+        if interrupts_return {
+            preempt::enable();
+        } else {
+            percpu::preempt_enable_no_resched();
+        }
+    }
+}
+
+macro_rules! deref {
+    ($guard:ident) => {
+        impl<T: ?Sized> Deref for $guard<'_, T> {
+            type Target = T;
+            #[inline(always)]
+            fn deref(&self) -> &T {
+                // SAFETY: the guard holds the lock.
+                unsafe { &*self.lock.value.get() }
+            }
+        }
+        impl<T: ?Sized> DerefMut for $guard<'_, T> {
+            #[inline(always)]
+            fn deref_mut(&mut self) -> &mut T {
+                // SAFETY: the guard holds the lock, and is borrowed exclusively.
+                unsafe { &mut *self.lock.value.get() }
+            }
+        }
+    };
+}
+deref!(SpinGuard);
+deref!(SpinIrqGuard);
