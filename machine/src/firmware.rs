@@ -13,6 +13,15 @@ const PAIRS: [(&str, &str); 5] = [
     ("/usr/share/edk2-ovmf/x64/OVMF_CODE.fd", "/usr/share/edk2-ovmf/x64/OVMF_VARS.fd"),
 ];
 
+/// Whether UEFI firmware is installed on this host.
+pub fn uefi_firmware_present() -> bool {
+    PAIRS.iter().any(exists)
+}
+
+fn exists((code, vars): &(&str, &str)) -> bool {
+    Path::new(code).is_file() && Path::new(vars).is_file()
+}
+
 /// A pair of flash images, ready to be attached.
 pub(crate) struct Firmware {
     /// Read-only code.
@@ -28,11 +37,10 @@ impl Firmware {
     }
 
     fn prepare_from(pairs: &[(&str, &str)], run_dir: &Path) -> Result<Self> {
-        let found =
-            |(code, vars): &&(&str, &str)| Path::new(code).is_file() && Path::new(vars).is_file();
-        let (code, template) = pairs.iter().find(found).ok_or_else(|| Error::FirmwareMissing {
-            looked_for: pairs.iter().map(|(code, _)| PathBuf::from(code)).collect(),
-        })?;
+        let (code, template) =
+            pairs.iter().find(|pair| exists(pair)).ok_or_else(|| Error::FirmwareMissing {
+                looked_for: pairs.iter().map(|(code, _)| PathBuf::from(code)).collect(),
+            })?;
         let vars = run_dir.join("ovmf-vars.fd");
         // Not `fs::copy`: that would copy the template's read-only permission bits too.
         std::fs::read(template)

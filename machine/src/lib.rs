@@ -26,6 +26,7 @@ mod running;
 
 pub use config::{Accel, Boot, Clock, Machine, MachineType, Memory, Port};
 pub use error::Error;
+pub use firmware::uefi_firmware_present;
 pub use limine::Limine;
 pub use media::{Payload, write_iso};
 pub use qemu::{CPU_MODEL, QEMU, VIRTIO_MMIO_DEVICE};

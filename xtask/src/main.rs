@@ -1,2 +1,80 @@
-//! Set-up, builds, and thin commands over the libraries.
-fn main() {}
+//! `cargo xtask …`: set-up, builds, and thin commands over the libraries.
+//!
+//! Each command is a module; what a command does beyond parsing its options is done by a library:
+//! `machine` runs virtual machines, `trace-tools` makes sense of what they say.
+//!
+//! Exit status: 0 fine, 1 a command failed, 2 wrong usage or something is missing that must be installed
+//! by hand; `run` passes the guest's status on and has more of its own, see `run`.
+
+mod app;
+mod build;
+mod project;
+mod run;
+mod setup;
+
+use anyhow::Result;
+use build::Profile;
+use clap::{Parser, Subcommand};
+use project::{Failure, Project};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Builds, runs and tests Orrery.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install what is missing: QEMU, OVMF, xorriso, the Rust target.
+    Setup,
+    /// Build the image and print where it is.
+    Build(BuildOptions),
+    /// Boot the image in a virtual machine and decode its trace.
+    Run(run::Options),
+}
+
+#[derive(Debug, clap::Args)]
+struct BuildOptions {
+    /// With debug assertions and lock-order checks.
+    #[arg(long)]
+    checked: bool,
+    /// Directory of a crate to link into the image as an application.
+    #[arg(long, value_name = "CRATE_DIR")]
+    app: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            error.downcast_ref::<Failure>().map_or(ExitCode::FAILURE, |f| ExitCode::from(f.code))
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> Result<ExitCode> {
+    let project = Project::find()?;
+    match verb {
+        Verb::Setup => setup::setup(&project.target_dir)?,
+        Verb::Build(options) => {
+            let profile = if options.checked { Profile::Checked } else { Profile::Image };
+            build::build(&project, profile, options.app.as_deref())?;
+        }
+        Verb::Run(options) => return run::run(&project, &options),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,301 @@
+//! `cargo xtask run`: one machine, from build to report.
+//!
+//! Exit status: the guest's own (0 fine, 1 its workload failed, 101 panic, 102 watchdog); beyond those
+//! 124 when the time is up, 125 when QEMU cannot run the machine, 126 when the guest reset it.
+
+use crate::{
+    app::App,
+    build::{self, Profile},
+    project::{Failure, Project},
+    setup::{self, Need},
+};
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use machine::{Accel, Boot, Clock, Limine, Machine, MachineType, Memory, Port, Status};
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
+
+const EXIT_TIMEOUT: u8 = 124;
+const EXIT_QEMU: u8 = 125;
+const EXIT_RESET: u8 = 126;
+
+/// Options of `cargo xtask run`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Number of CPUs.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=255))]
+    smp: u32,
+    /// How the kernel is booted: auto, pvh, limine-bios, limine-uefi. `auto` is Limine where its files are found, else PVH.
+    #[arg(long, default_value = "auto", value_name = "DOOR", value_parser = parse_door)]
+    boot: Door,
+    /// The board: q35, microvm.
+    #[arg(long, default_value_t = MachineType::Q35, value_name = "TYPE")]
+    machine: MachineType,
+    /// Guest memory, such as 256M or 1G.
+    #[arg(long, default_value_t = Memory::default(), value_name = "SIZE")]
+    memory: Memory,
+    /// Who executes the guest: tcg (any host), kvm.
+    #[arg(long, default_value_t = Accel::Tcg, value_name = "ACCEL")]
+    accel: Accel,
+    /// What the kernel does, with the workload's own options.
+    #[arg(long, value_name = "NAME[,KEY=VALUE...]")]
+    workload: Option<String>,
+    /// Directory of a crate to link into the image and run as the workload.
+    #[arg(long, value_name = "CRATE_DIR")]
+    app: Option<PathBuf>,
+    /// Count instructions instead of time: slower, and every run repeats to the bit.
+    #[arg(long)]
+    icount: bool,
+    /// Seed of everything random, in the kernel and in QEMU.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// What an idle CPU does; `poll` is the default with --icount, `auto` otherwise.
+    #[arg(long, value_enum)]
+    idle: Option<Idle>,
+    /// Categories to trace, `all` or `off`.
+    #[arg(long, default_value = "all", value_name = "CATEGORIES")]
+    trace: String,
+    /// `stream` drops new records when a ring is full, `snapshot` overwrites the oldest.
+    #[arg(long, value_enum, default_value_t = TraceMode::Stream)]
+    trace_mode: TraceMode,
+    /// The port the trace leaves by: com1 or virtio.
+    #[arg(long, default_value_t = Port::Virtio, value_name = "PORT")]
+    trace_out: Port,
+    /// Host seconds after which the machine is stopped.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    timeout: u64,
+    /// Run the build with debug assertions and lock-order checks.
+    #[arg(long)]
+    checked: bool,
+    /// More words for the kernel's command line.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    append: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Idle {
+    /// Polls.
+    Poll,
+    /// Halts.
+    Halt,
+    /// Polls briefly, then halts.
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TraceMode {
+    Stream,
+    Snapshot,
+}
+
+/// A door, or the choice among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Auto,
+    Only(Boot),
+}
+
+fn parse_door(text: &str) -> Result<Door, String> {
+    if text == "auto" {
+        return Ok(Door::Auto);
+    }
+    let expected = "must be one of `auto` `pvh` `limine-bios` `limine-uefi`";
+    text.parse().map(Door::Only).map_err(|_| expected.into())
+}
+
+/// Builds the image, runs it and reports.
+///
+/// # Errors
+/// Everything that stops it before the guest has ended.
+pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
+    let app = options.app.as_deref().map(App::open).transpose()?;
+    let machine = describe(project, options, app.as_ref())?;
+    let mut running = machine.start()?;
+    let mut stdout = std::io::stdout().lock();
+    let status = running.follow(|_, bytes| -> Result<()> {
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).context("cannot write to stdout")
+    })?;
+    Ok(ExitCode::from(exit_code(&status, options.timeout)))
+}
+
+/// Tells how the machine ended where that is no status of the guest's, and gives the process's exit status.
+fn exit_code(status: &Status, timeout_seconds: u64) -> u8 {
+    match status {
+        Status::Guest(status) => *status,
+        Status::Timeout => {
+            eprintln!(
+                "error: stopped after {timeout_seconds} s; give it longer with --timeout SECONDS"
+            );
+            EXIT_TIMEOUT
+        }
+        Status::Reset => {
+            eprintln!("error: the guest reset the machine (a triple fault, most likely)");
+            EXIT_RESET
+        }
+        Status::QemuFailed(text) => {
+            eprintln!("error: {text}");
+            EXIT_QEMU
+        }
+    }
+}
+
+/// The machine that the options ask for, with the image built.
+fn describe(project: &Project, options: &Options, app: Option<&App>) -> Result<Machine> {
+    let (boot, limine) = choose_boot(options, || Limine::find(&project.target_dir))?;
+    let mut needs = vec![Need::Qemu];
+    match boot {
+        Boot::Pvh => {}
+        Boot::LimineBios => needs.push(Need::Xorriso),
+        Boot::LimineUefi => needs.extend([Need::Xorriso, Need::Ovmf]),
+    }
+    setup::ensure(&needs)?;
+    let profile = if options.checked { Profile::Checked } else { Profile::Image };
+    let mut machine = Machine::new(build::image(project, profile, app)?);
+    machine.machine_type = options.machine;
+    machine.cpus = options.smp;
+    machine.memory = options.memory;
+    machine.accel = options.accel;
+    machine.clock = if options.icount { Clock::Instructions } else { Clock::Host };
+    machine.seed = options.seed;
+    machine.boot = boot;
+    machine.limine = limine;
+    machine.cmdline = cmdline(options, app)?;
+    machine.port = options.trace_out;
+    machine.timeout = Some(Duration::from_secs(options.timeout));
+    Ok(machine)
+}
+
+/// The door, and Limine's files where it needs them.
+fn choose_boot(
+    options: &Options,
+    find: impl FnOnce() -> machine::Result<Limine>,
+) -> Result<(Boot, Option<Limine>)> {
+    match options.boot {
+        Door::Only(Boot::Pvh) => Ok((Boot::Pvh, None)),
+        Door::Only(boot) => Ok((boot, Some(find()?))),
+        Door::Auto if options.machine == MachineType::Microvm => Ok((Boot::Pvh, None)),
+        Door::Auto if options.icount => {
+            eprintln!("boot: PVH, since a boot loader's run does not repeat to the instruction");
+            Ok((Boot::Pvh, None))
+        }
+        Door::Auto => match find() {
+            Ok(limine) => Ok((Boot::LimineBios, Some(limine))),
+            Err(error @ machine::Error::LimineMissing { .. })
+                if std::env::var_os("LIMINE_DIR").is_none() =>
+            {
+                eprintln!("boot: PVH; {error}");
+                Ok((Boot::Pvh, None))
+            }
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// The kernel's command line.
+fn cmdline(options: &Options, app: Option<&App>) -> Result<String> {
+    let mode = match options.trace_mode {
+        TraceMode::Stream => "stream",
+        TraceMode::Snapshot => "snapshot",
+    };
+    let mut words = vec![
+        format!("trace={}", one_word("--trace", &options.trace)?),
+        format!("trace_mode={mode}"),
+        format!("trace_out={}", options.trace_out),
+    ];
+    if let Some(seed) = options.seed.or(options.icount.then_some(1)) {
+        words.push(format!("seed={seed}"));
+    }
+    // Halting wakes a CPU through QEMU's main loop, whose pace is the host's; only polling is exact.
+    match options.idle.or(options.icount.then_some(Idle::Poll)) {
+        Some(Idle::Poll) => words.push("idle=poll".into()),
+        Some(Idle::Halt) => words.push("idle=halt".into()),
+        Some(Idle::Auto) => words.push("idle=auto".into()),
+        None => {}
+    }
+    let workload = options.workload.as_deref().or(app.map(|app| app.name.as_str()));
+    words.push(format!("workload={}", one_word("--workload", workload.unwrap_or("mixed"))?));
+    words.extend(options.append.clone());
+    Ok(words.join(" "))
+}
+
+fn one_word<'a>(option: &str, text: &'a str) -> Result<&'a str> {
+    if text.is_empty() || text.contains(char::is_whitespace) {
+        return Err(Failure::usage(format!(
+            "{option} `{text}`: must be one word without spaces; parts are separated by commas"
+        )));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(line: &str) -> Options {
+        Cli::parse_from(std::iter::once("run").chain(line.split_whitespace())).options
+    }
+
+    fn missing() -> machine::Result<Limine> {
+        Err(machine::Error::LimineMissing { looked_in: vec![] })
+    }
+
+    #[test]
+    fn the_default_command_line() {
+        assert_eq!(
+            cmdline(&options(""), None).unwrap(),
+            "trace=all trace_mode=stream trace_out=virtio workload=mixed"
+        );
+    }
+
+    #[test]
+    fn options_reach_the_command_line() {
+        let given = options(
+            "--trace sched,-irq --trace-mode snapshot --trace-out com1 --seed 9 --idle halt \
+             --workload storm,tasks=9 --append trace_buf=64",
+        );
+        assert_eq!(
+            cmdline(&given, None).unwrap(),
+            "trace=sched,-irq trace_mode=snapshot trace_out=com1 seed=9 idle=halt \
+             workload=storm,tasks=9 trace_buf=64"
+        );
+        assert_eq!(
+            cmdline(&options("--icount"), None).unwrap(),
+            "trace=all trace_mode=stream trace_out=virtio seed=1 idle=poll workload=mixed"
+        );
+        let mut given = options("");
+        given.workload = Some("storm trace=off".into());
+        assert!(cmdline(&given, None).unwrap_err().to_string().contains("--workload"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in ["--smp 0", "--smp 256", "--boot floppy", "--memory 1T", "--machine isapc"] {
+            let words = std::iter::once("run").chain(line.split_whitespace());
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn auto_is_pvh_where_limine_cannot_be() {
+        assert_eq!(choose_boot(&options("--icount"), || panic!()).unwrap().0, Boot::Pvh);
+        assert_eq!(choose_boot(&options("--machine microvm"), || panic!()).unwrap().0, Boot::Pvh);
+        assert!(choose_boot(&options("--boot limine-bios"), missing).is_err());
+        let broken =
+            || Err(machine::Error::LimineBroken { dir: "/x".into(), missing: vec!["BOOTX64.EFI"] });
+        assert!(choose_boot(&options(""), broken).is_err());
+    }
+
+    #[test]
+    fn exit_codes_are_passed_on() {
+        assert_eq!(exit_code(&Status::Guest(101), 1), 101);
+        assert_eq!(exit_code(&Status::Timeout, 1), EXIT_TIMEOUT);
+        assert_eq!(exit_code(&Status::Reset, 1), EXIT_RESET);
+        assert_eq!(exit_code(&Status::QemuFailed(String::new()), 1), EXIT_QEMU);
+    }
+}
