@@ -1,0 +1,11 @@
+//! What a trace says, as plain data: pure functions of a trace or its model.
+//!
+//! Times are in ticks of the trace clock; [`crate::views`] makes them readable.
+
+mod info;
+mod inversions;
+mod report;
+
+pub use info::{CpuInfo, Info, info, is_lossy};
+pub use inversions::{Inversions, inversions};
+pub use report::{CpuRow, Percentiles, Report, TaskRow, report};
