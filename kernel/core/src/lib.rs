@@ -7,6 +7,8 @@
 //! - [`cpuset`]: sets of CPUs; [`tree`]: an intrusive ordered tree
 //! - [`timer_queue`]: timers in the order in which they expire
 //! - [`sched`]: which task a CPU runs next, and which CPU a task runs on
+//! - [`frames`]: physical memory: the buddy allocator, per-CPU caches, reference counts
+//! - [`inbox`], [`idle`]: how a CPU hands a woken task to another, and when it must interrupt it
 //! - [`trace`]: rings, packets and the wire format
 #![no_std]
 
@@ -14,7 +16,11 @@
 extern crate std;
 
 pub mod cpuset;
+pub mod frames;
+pub mod idle;
+pub mod inbox;
 pub mod sched;
+pub(crate) mod shim;
 pub mod timer_queue;
 pub mod trace;
 pub mod tree;
