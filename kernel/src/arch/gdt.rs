@@ -1,0 +1,80 @@
+//! Segments and the task-state segment, one set per CPU.
+//!
+//! Long mode needs little of them: a code segment, a data segment, and the TSS, whose interrupt
+//! stack table (SDM vol. 3, 6.14.5) gives the four exceptions of [`Ist`] a good stack, whatever
+//! the stack pointer was when they struck.
+
+use core::cell::UnsafeCell;
+
+use x86_64::VirtAddr;
+use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
+use x86_64::instructions::tables::load_tss;
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
+use x86_64::structures::tss::TaskStateSegment;
+
+use super::percpu::{self, MAX_CPUS};
+use super::stacks::IST_STACKS;
+
+/// Selector of the kernel's code segment.
+pub const KERNEL_CODE: u16 = 0x08;
+
+/// Which interrupt stack an exception has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ist {
+    /// #DF: most often a stack overflow.
+    DoubleFault = 0,
+    /// NMI: between any two instructions, a stack switch included.
+    Nmi = 1,
+    /// #MC: likewise.
+    MachineCheck = 2,
+    /// #DB: data breakpoints strike anywhere.
+    Debug = 3,
+}
+
+/// Bytes at the top of each interrupt stack that hold the address of the CPU's head, for the entry
+/// code; 16, so that the stack stays aligned.
+pub const IST_HEADER_BYTES: u64 = 16;
+
+struct Tables {
+    gdt: GlobalDescriptorTable,
+    tss: TaskStateSegment,
+}
+
+struct AllTables(UnsafeCell<[Tables; MAX_CPUS]>);
+// SAFETY: each CPU writes its own entry, once, before it uses it.
+unsafe impl Sync for AllTables {}
+
+static TABLES: AllTables = AllTables(UnsafeCell::new(
+    [const { Tables { gdt: GlobalDescriptorTable::new(), tss: TaskStateSegment::new() } };
+        MAX_CPUS],
+));
+
+/// Loads segments and TSS of CPU `cpu`, with these tops of its interrupt stacks, in the order of
+/// [`Ist`]. GS base is unspecified afterwards.
+///
+/// # Safety
+/// Once per CPU, by that CPU; `cpu < MAX_CPUS`; the stacks are mapped, this CPU's alone, and stay.
+pub unsafe fn load(cpu: u32, ist_tops: [u64; IST_STACKS]) {
+    // SAFETY: this CPU's own entry, `cpu` in range, used by no one before (caller).
+    let Tables { gdt, tss } = unsafe { &mut (*TABLES.0.get())[cpu as usize] };
+    for (slot, top) in ist_tops.into_iter().enumerate() {
+        let stack = top - IST_HEADER_BYTES;
+        // SAFETY: the top of a mapped stack that nothing uses yet (caller).
+        unsafe { (stack as *mut u64).write(percpu::head_address(cpu)) };
+        tss.interrupt_stack_table[slot] = VirtAddr::new(stack);
+    }
+    let code = gdt.append(Descriptor::kernel_code_segment());
+    let data = gdt.append(Descriptor::kernel_data_segment());
+    let tss = gdt.append(Descriptor::tss_segment(tss));
+    debug_assert_eq!(code.0, KERNEL_CODE);
+    gdt.load();
+    // SAFETY: the selectors are those of the table just loaded.
+    unsafe {
+        CS::set_reg(code);
+        SS::set_reg(data);
+        DS::set_reg(SegmentSelector::NULL);
+        ES::set_reg(SegmentSelector::NULL);
+        load_tss(tss);
+    }
+}

@@ -1,0 +1,184 @@
+//! Physical memory for everyone: [`orrery_core::frames`] under a lock, behind per-CPU caches.
+//!
+//! May be called with interrupts on or off, but not from an NMI. Single frames come from the CPU's
+//! cache; the lock is taken only when that is empty or full, and for larger blocks.
+
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use orrery_core::frames::{FRAME_BYTES, FrameCache, FrameMeta, FrameTable, Frames, Pfn};
+use x86_64::PhysAddr;
+
+use super::address::phys_to_virt;
+use super::early::EarlyFrames;
+use crate::arch::cpu;
+use crate::arch::irq::IrqOff;
+use crate::arch::percpu::{MAX_CPUS, PerCpu};
+use crate::boot::{BootInfo, MemoryKind};
+use crate::per_cpu;
+use crate::sync::{SpinIrqGuard, SpinLock};
+
+pub use orrery_core::frames::MAX_ORDER;
+
+static FRAMES: SpinLock<Option<Frames<'static>>> = SpinLock::new("frames", None);
+
+/// A CPU's cache, and its length for others to read.
+struct Cache {
+    cache: UnsafeCell<Option<FrameCache<'static>>>,
+    len: AtomicU64,
+}
+
+// SAFETY: the cell is used only by its own CPU, with interrupts off (`with_cache`).
+unsafe impl Sync for Cache {}
+
+static CACHES: PerCpu<Cache> =
+    per_cpu!(Cache { cache: UnsafeCell::new(None), len: AtomicU64::new(0) });
+
+/// The allocator, locked.
+struct Locked(SpinIrqGuard<'static, Option<Frames<'static>>>);
+
+fn lock() -> Locked {
+    Locked(FRAMES.lock_irq())
+}
+
+const NOT_YET: &str = "frames are handed out after mm::init";
+
+impl Deref for Locked {
+    type Target = Frames<'static>;
+    fn deref(&self) -> &Frames<'static> {
+        self.0.as_ref().expect(NOT_YET)
+    }
+}
+
+impl DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut Frames<'static> {
+        self.0.as_mut().expect(NOT_YET)
+    }
+}
+
+/// Memory for the metadata of all frames up to the end of RAM.
+pub(super) struct Metadata {
+    at: PhysAddr,
+    frames: u64,
+}
+
+/// Reserves it.
+///
+/// # Errors
+/// When there is too little memory.
+pub(super) fn reserve_metadata(
+    boot: &BootInfo,
+    early: &mut EarlyFrames,
+) -> Result<Metadata, &'static str> {
+    let usable = boot.memory.ranges().iter().filter(|range| is_ours(range.kind));
+    let frames = usable.map(|range| range.end / FRAME_BYTES).max().unwrap_or(0);
+    let len_bytes = frames * size_of::<FrameMeta>() as u64;
+    let at = early
+        .alloc(len_bytes)
+        .ok_or("too little memory below 4 GiB for the frame table; give the machine more")?;
+    Ok(Metadata { at, frames })
+}
+
+/// Whether the allocator gets memory of this kind.
+fn is_ours(kind: MemoryKind) -> bool {
+    matches!(kind, MemoryKind::Usable | MemoryKind::Loader)
+}
+
+/// Starts the allocator with all memory that nobody has, above 1 MiB: what is below is too little
+/// to care for, and other CPUs start there.
+///
+/// # Safety
+/// Once, with the kernel's page tables loaded: nothing of the loader is used any more.
+pub(super) unsafe fn init(boot: &BootInfo, early: &EarlyFrames, metadata: Metadata) {
+    let start = phys_to_virt(metadata.at).as_mut_ptr::<FrameMeta>();
+    // SAFETY: zeroed memory of that size, which is what an unowned frame's metadata looks like.
+    let meta = unsafe { core::slice::from_raw_parts_mut(start, metadata.frames as usize) };
+    let mut frames = Frames::new(meta, Pfn(0));
+    for range in boot.memory.ranges().iter().filter(|range| is_ours(range.kind)) {
+        for part in early.rest_of(range) {
+            let (from, to) = (part.start.max(1 << 20), part.end);
+            if from < to
+                && let Err(why) =
+                    frames.add_free_range(Pfn::containing(from), Pfn(to / FRAME_BYTES))
+            {
+                panic!("memory map: {why}");
+            }
+        }
+    }
+    let table = frames.table();
+    *FRAMES.lock_irq() = Some(frames);
+    for cpu in 0..MAX_CPUS as u32 {
+        // SAFETY: no other CPU runs yet.
+        unsafe { *CACHES.of(cpu).cache.get() = Some(FrameCache::new(table)) };
+    }
+}
+
+/// Works with this CPU's cache.
+#[inline]
+fn with_cache<R>(work: impl FnOnce(&mut FrameCache<'static>) -> R) -> R {
+    let _irq = IrqOff::new();
+    let this = CACHES.this();
+    // SAFETY: interrupts are off, so this CPU is in here once, and no other uses its cache.
+    let cache = unsafe { &mut *this.cache.get() }.as_mut().expect(NOT_YET);
+    let result = work(cache);
+    this.len.store(cache.len() as u64, Ordering::Relaxed);
+    result
+}
+
+/// A block of 2^`order` frames with one reference, aligned to its size; `None` when there is none
+/// left. Its contents are unspecified.
+pub fn alloc(order: u8) -> Option<Pfn> {
+    if order == 0 { with_cache(|cache| cache.alloc(lock)) } else { lock().alloc(order) }
+}
+
+/// As [`alloc`], zeroed.
+pub fn alloc_zeroed(order: u8) -> Option<Pfn> {
+    let pfn = alloc(order)?;
+    let start = phys_to_virt(PhysAddr::new(pfn.start_address())).as_mut_ptr::<u64>();
+    // SAFETY: the block is ours alone and in the direct map.
+    unsafe { cpu::zero(start, (FRAME_BYTES as usize / 8) << order) };
+    Some(pfn)
+}
+
+/// Takes a block of 2^`order` frames back.
+///
+/// # Panics
+/// If no such block was handed out, or it still has other references: memory that is freed wrongly
+/// is corrupt already.
+pub fn free(pfn: Pfn, order: u8) {
+    let freed = if order == 0 {
+        with_cache(|cache| cache.free(pfn, lock))
+    } else {
+        lock().free(pfn, order)
+    };
+    if let Err(why) = freed {
+        panic!("{why}");
+    }
+}
+
+/// The metadata of all frames, for references and per-frame locks.
+pub fn table() -> FrameTable<'static> {
+    lock().table()
+}
+
+/// Counts of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames the allocator was given.
+    pub total: u64,
+    /// Frames on its free lists.
+    pub free: u64,
+    /// Free frames in the CPUs' caches.
+    pub cached: u64,
+}
+
+/// Counts frames. Exact while nobody allocates.
+pub fn stats() -> Stats {
+    let frames = lock();
+    Stats {
+        total: frames.total_frames(),
+        free: frames.free_frames(),
+        cached: (0..MAX_CPUS as u32).map(|cpu| CACHES.of(cpu).len.load(Ordering::Relaxed)).sum(),
+    }
+}
