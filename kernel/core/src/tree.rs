@@ -230,6 +230,20 @@ impl<N: Node> Tree<N> {
         }
     }
 
+    /// Takes out the only node; none if there are several, or none.
+    #[inline]
+    pub fn pop_only(&mut self) -> Link<N> {
+        let root = self.root?;
+        // SAFETY: nodes in the tree are alive by the contract of `insert`.
+        let links = unsafe { deref(root) }.links();
+        if links.left.get().is_some() || links.right.get().is_some() {
+            return None;
+        }
+        self.root = None;
+        self.first = None;
+        Some(root)
+    }
+
     /// The node after this one in order.
     ///
     /// # Safety
@@ -430,14 +444,17 @@ mod tests {
 
         #[test]
         fn behaves_like_a_map(
-            steps in proptest::collection::vec((0u64..20, any::<u64>(), 0u8..3), 0..if cfg!(miri) { 40 } else { 300 })
+            steps in proptest::collection::vec((0u64..20, any::<u64>(), 0u8..4), 0..if cfg!(miri) { 40 } else { 300 })
         ) {
             let mut tree = Tree::new();
             // Keys are made unique by the order of insertion, which is how ties must come out.
             let mut model: BTreeMap<(u64, usize), NonNull<Item>> = BTreeMap::new();
             let mut all = Vec::new();
             for (serial, (key, value, action)) in steps.into_iter().enumerate() {
-                if action == 0 && !model.is_empty() {
+                if action == 3 {
+                    let only = if model.len() == 1 { model.pop_first() } else { None };
+                    prop_assert_eq!(tree.pop_only(), only.map(|(_, item)| item));
+                } else if action == 0 && !model.is_empty() {
                     let nth = value as usize % model.len();
                     let at = *model.keys().nth(nth).unwrap();
                     // SAFETY: what is in the model is in the tree.

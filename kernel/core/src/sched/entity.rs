@@ -194,9 +194,11 @@ impl Entity {
         }
     }
 
-    /// It was taken off its queue while waiting there.
+    /// It waits no more: it was taken off its queue, or is given the CPU. `now_ticks` is of the queue that
+    /// set `last_queued_ticks`, whose time never goes back.
+    #[inline]
     pub(super) fn stopped_waiting(&self, now_ticks: u64) {
-        let waited = now_ticks.saturating_sub(self.last_queued_ticks.replace(0));
+        let waited = now_ticks.wrapping_sub(self.last_queued_ticks.replace(0));
         self.run_delay_ticks.set(self.run_delay_ticks.get().wrapping_add(waited));
     }
 

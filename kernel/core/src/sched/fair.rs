@@ -217,21 +217,17 @@ impl FairQueue {
         None
     }
 
-    /// Who should run if the running entity does not: when nobody is eligible without it, whoever has the
-    /// earliest deadline.
+    /// Takes out who should run if the running entity does not: when nobody is eligible without it, whoever
+    /// has the earliest deadline.
     #[inline]
-    pub fn pick_waiting(&self) -> Link<Entity> {
-        let first = self.tree.first();
-        if first == self.tree.root() && self.is_single(first) {
-            return first;
+    pub fn take_waiting(&mut self) -> Link<Entity> {
+        if let Some(only) = self.tree.pop_only() {
+            return Some(only);
         }
-        self.first_eligible().or(first)
-    }
-
-    #[inline]
-    fn is_single(&self, first: Link<Entity>) -> bool {
-        // SAFETY: entities in the tree are alive.
-        first.is_none_or(|first| self.tree.children(unsafe { first.as_ref() }).1.is_none())
+        let next = self.first_eligible().or(self.tree.first())?;
+        // SAFETY: it was found in the tree.
+        unsafe { self.tree.remove(next) };
+        Some(next)
     }
 
     /// Who should run, the running entity included.

@@ -4,6 +4,8 @@
 //! The running entity stays in its ring, at the head. So an entity that is preempted is at the head
 //! still, and taking turns is moving the head by one.
 //!
+//! `first` is the head of the highest level, so that the next entity is found by one load.
+//!
 //! Invariants: a level's bit is set exactly if its ring is not empty; a runnable real-time entity is in the ring of
 //! its priority and in no other; if the running entity is a real-time one, it is the head of its level.
 
@@ -20,6 +22,8 @@ pub(super) struct RtQueue {
     /// Levels with anyone in them: bit `n % 64` of word `n / 64`.
     occupied: [u64; 2],
     len: u32,
+    /// The head of the highest occupied level.
+    first: Link<Entity>,
     heads: [Link<Entity>; LEVELS],
 }
 
@@ -32,7 +36,7 @@ pub(super) enum Place {
 
 impl RtQueue {
     pub const fn new() -> Self {
-        Self { occupied: [0; 2], len: 0, heads: [None; LEVELS] }
+        Self { occupied: [0; 2], len: 0, first: None, heads: [None; LEVELS] }
     }
 
     /// Entities in the class.
@@ -40,7 +44,6 @@ impl RtQueue {
         self.len
     }
 
-    #[inline]
     const fn highest_level(&self) -> Option<u32> {
         let [low, high] = self.occupied;
         if high != 0 {
@@ -59,15 +62,18 @@ impl RtQueue {
 
     /// The entity whose turn it is: the head of the highest level.
     #[inline]
-    pub fn first(&self) -> Link<Entity> {
-        self.heads[self.highest_level()? as usize % LEVELS]
+    pub const fn first(&self) -> Link<Entity> {
+        self.first
+    }
+
+    fn find_first(&mut self) {
+        self.first = self.highest_level().and_then(|level| self.heads[level as usize % LEVELS]);
     }
 
     /// Puts an entity in its level.
     ///
     /// # Safety
     /// It is in no ring, and stays alive, where it is, until it is removed.
-    #[inline]
     pub unsafe fn insert(&mut self, entity: NonNull<Entity>, level: RtPriority, place: Place) {
         let level = level.get() as usize % LEVELS;
         // SAFETY: the caller's entity, and those in the ring, are alive.
@@ -94,13 +100,13 @@ impl RtQueue {
             }
         }
         self.len += 1;
+        self.find_first();
     }
 
     /// Takes an entity out of its level.
     ///
     /// # Safety
     /// It is in the ring of this level of this queue.
-    #[inline]
     pub unsafe fn remove(&mut self, entity: NonNull<Entity>, level: RtPriority) {
         let level = level.get() as usize % LEVELS;
         // SAFETY: the entities of a ring are alive.
@@ -122,16 +128,19 @@ impl RtQueue {
             }
         }
         self.len -= 1;
+        self.find_first();
     }
 
-    /// Makes the head of a level its tail.
+    /// Makes the running entity, the head of its level, the tail, and returns whose turn it is.
     #[inline]
-    pub fn rotate(&mut self, level: RtPriority) {
-        let slot = &mut self.heads[level.get() as usize % LEVELS];
-        if let Some(head) = *slot {
-            // SAFETY: the entities of a ring are alive.
-            *slot = unsafe { head.as_ref() }.ring_next.get();
+    pub fn rotate(&mut self, running: NonNull<Entity>, level: RtPriority) -> Link<Entity> {
+        // SAFETY: runnable entities are alive.
+        let next = unsafe { running.as_ref() }.ring_next.get();
+        self.heads[level.get() as usize % LEVELS] = next;
+        if self.first == Some(running) {
+            self.first = next;
         }
+        self.first
     }
 
     /// All entities, highest level first, each level in the order of its turns.

@@ -173,80 +173,94 @@ impl RunQueue {
     #[inline]
     pub unsafe fn schedule(&mut self, now_ticks: u64, why: Switch) -> Option<NonNull<Entity>> {
         let now = self.charge(now_ticks);
-        let prev = self.current;
-        // A fair entity that stays runnable: it goes back into the tree if another one runs.
-        let mut staying_fair = None;
-        if let Some(prev) = prev {
-            // SAFETY: runnable entities are alive by the contract of `enqueue`.
-            let entity = unsafe { prev.as_ref() };
-            match (why, entity.policy.get()) {
-                (Switch::Yield, Policy::Fifo(level) | Policy::RoundRobin(level)) => {
-                    self.rt.rotate(level);
-                }
-                (Switch::Preempt, Policy::Fifo(_)) => {}
-                (Switch::Preempt, Policy::RoundRobin(level)) => {
-                    if entity.run_ticks.get() >= entity.quantum_end_run_ticks.get() {
-                        self.start_quantum(entity);
-                        self.rt.rotate(level);
-                    }
-                }
-                (Switch::Yield, Policy::Fair(_)) => {
-                    self.fair.forfeit_slice(entity);
-                    staying_fair = Some(prev);
-                }
-                (Switch::Preempt, Policy::Fair(_)) => {
-                    self.fair.renew_slice(entity);
-                    staying_fair = Some(prev);
-                }
-                (Switch::Block | Switch::Migrate | Switch::Exit, _) => self.retire(prev, why),
-            }
-        }
-
-        let next = self.rt.first();
-        let next = if next.is_some() {
-            next
-        } else {
-            let next = match staying_fair {
-                Some(running) if why == Switch::Preempt => Some(self.fair.pick(running)),
-                running => self.fair.pick_waiting().or(running),
-            };
-            if let Some(next) = next
-                && staying_fair != Some(next)
-            {
-                // SAFETY: whoever is picked and does not run is in the tree.
-                unsafe { self.fair.take(next) };
-            }
-            next
+        let Some(prev) = self.current else {
+            let next = self.take_next();
+            return self.switch_to(next, now);
         };
-        if next == prev {
+        // SAFETY: runnable entities are alive by the contract of `enqueue`.
+        let entity = unsafe { prev.as_ref() };
+        let (next, switches) = match why {
+            Switch::Yield => (self.after_yield(prev, entity), &entity.voluntary_switches),
+            Switch::Preempt => (self.after_preemption(prev, entity), &entity.involuntary_switches),
+            Switch::Block | Switch::Migrate | Switch::Exit => {
+                self.retire(prev, why);
+                let next = self.take_next();
+                return self.switch_to(next, now);
+            }
+        };
+        if next == Some(prev) {
             return next;
         }
-        if let Some(running) = staying_fair {
-            // SAFETY: it ran until now, so it is not in the tree, and it stays runnable.
-            unsafe { self.fair.put(running) };
-        }
+        entity.last_queued_ticks.set(now);
+        bump(switches);
+        self.switch_to(next, now)
+    }
+
+    /// Gives the CPU to an entity that is not in the fair tree any more.
+    #[inline]
+    fn switch_to(&mut self, next: Link<Entity>, now: u64) -> Link<Entity> {
         self.current = next;
-        if let Some(prev) = prev {
-            // SAFETY: it is alive: it ran until now, and the caller has not got it back yet.
-            let entity = unsafe { prev.as_ref() };
-            match why {
-                Switch::Yield => {
-                    entity.last_queued_ticks.set(now);
-                    bump(&entity.voluntary_switches);
-                }
-                Switch::Preempt => {
-                    entity.last_queued_ticks.set(now);
-                    bump(&entity.involuntary_switches);
-                }
-                Switch::Block | Switch::Exit => bump(&entity.voluntary_switches),
-                Switch::Migrate => bump(&entity.involuntary_switches),
-            }
-        }
         if let Some(next) = next {
             // SAFETY: runnable entities are alive by the contract of `enqueue`.
             unsafe { next.as_ref() }.arrived(now);
         }
         next
+    }
+
+    /// Who is next when the running entity is not runnable any more, taken out of the fair tree.
+    fn take_next(&mut self) -> Link<Entity> {
+        self.rt.first().or_else(|| self.fair.take_waiting())
+    }
+
+    /// Who is next when the running entity yields.
+    #[inline]
+    fn after_yield(&mut self, prev: NonNull<Entity>, entity: &Entity) -> Link<Entity> {
+        match entity.policy.get() {
+            Policy::Fifo(level) | Policy::RoundRobin(level) => self.rt.rotate(prev, level),
+            Policy::Fair(_) => {
+                self.fair.forfeit_slice(entity);
+                let next = match self.rt.first() {
+                    None => self.fair.take_waiting(),
+                    first => first,
+                };
+                let Some(next) = next else { return Some(prev) };
+                // SAFETY: it ran until now, so it is not in the tree, and it stays runnable.
+                unsafe { self.fair.put(prev) };
+                Some(next)
+            }
+        }
+    }
+
+    /// Who is next when the running entity may be preempted.
+    fn after_preemption(&mut self, prev: NonNull<Entity>, entity: &Entity) -> Link<Entity> {
+        match entity.policy.get() {
+            Policy::Fifo(_) => self.rt.first(),
+            Policy::RoundRobin(level) => {
+                if entity.run_ticks.get() < entity.quantum_end_run_ticks.get() {
+                    return self.rt.first();
+                }
+                self.start_quantum(entity);
+                self.rt.rotate(prev, level)
+            }
+            Policy::Fair(_) => {
+                self.fair.renew_slice(entity);
+                let next = match self.rt.first() {
+                    Some(first) => first,
+                    None => {
+                        let best = self.fair.pick(prev);
+                        if best == prev {
+                            return Some(prev);
+                        }
+                        // SAFETY: whoever is picked and does not run is in the tree.
+                        unsafe { self.fair.take(best) };
+                        best
+                    }
+                };
+                // SAFETY: it ran until now, so it is not in the tree, and it stays runnable.
+                unsafe { self.fair.put(prev) };
+                Some(next)
+            }
+        }
     }
 
     /// Takes the running entity off the queue.
@@ -262,6 +276,10 @@ impl RunQueue {
         let entity = unsafe { entity.as_ref() };
         entity.on_queue.set(OnQueue::No);
         entity.slept_at_ticks.set(self.clock_ticks);
+        bump(match why {
+            Switch::Block | Switch::Exit | Switch::Yield => &entity.voluntary_switches,
+            Switch::Migrate | Switch::Preempt => &entity.involuntary_switches,
+        });
         self.nr_running -= 1;
     }
 
