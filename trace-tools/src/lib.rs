@@ -11,8 +11,8 @@
 //! - [`analyses`]: what a trace says, as plain data
 //! - [`views`]: that data as text, JSON and tables
 //!
-//! Beside them, [`symbols`] turns addresses into functions and lines, and [`exit`] says what the
-//! program's exit status means. Nothing above `transport` knows of serial lines, nothing at all
+//! Beside them, [`symbols`] turns addresses into functions and lines, [`exit`] says what the program's
+//! exit status means, and [`synthetic`] makes streams for tests and benchmarks. Nothing above `transport` knows of serial lines, nothing at all
 //! knows of the machine that ran the kernel.
 //!
 //! ```no_run
@@ -39,6 +39,7 @@ pub mod recording;
 pub mod schema;
 pub mod session;
 pub mod symbols;
+pub mod synthetic;
 pub mod trace;
 pub mod transport;
 pub mod views;
