@@ -206,12 +206,12 @@ pub fn send_nmi_to_others() {
 }
 
 /// Resets a CPU; it then waits for [`send_startup`].
-pub fn send_init(apic_id: u32) {
+pub(super) fn send_init(apic_id: u32) {
     send(apic_id, ICR_INIT | ICR_ASSERT);
 }
 
 /// Starts a CPU that waits, in real mode at the page with number `page`.
-pub fn send_startup(apic_id: u32, page: u8) {
+pub(super) fn send_startup(apic_id: u32, page: u8) {
     send(apic_id, ICR_STARTUP | ICR_ASSERT | u32::from(page));
 }
 

@@ -94,7 +94,10 @@ impl Frame {
     }
 }
 
-const PAGE_FAULT: u64 = 14;
+/// Vector of #PF.
+pub const PAGE_FAULT: u64 = 14;
+/// Vector of #DF.
+pub const DOUBLE_FAULT: u64 = 8;
 const NMI: u64 = 2;
 
 /// Set when a CPU wants all others to stop for good.
@@ -124,13 +127,20 @@ pub(super) extern "C" fn on_ordinary(frame: &Frame) {
 
 #[inline(always)]
 fn on_interrupt(vector: u8) {
-    // The 8259s are masked and the APIC's spurious vector wants no acknowledgement
-    // (SDM vol. 3, 10.9): neither may end an interrupt that is truly in service.
-    if vector == vectors::SPURIOUS || vectors::is_legacy(vector) {
-        return;
+    if vectors::is_internal(vector) {
+        return on_internal(vector);
     }
     apic::end_of_interrupt();
     (hooks().interrupt)(vector);
+}
+
+#[cold]
+fn on_internal(vector: u8) {
+    // The 8259s are masked and the APIC's spurious vector wants no acknowledgement
+    // (SDM vol. 3, 10.9): neither may end an interrupt that is truly in service.
+    if vector != vectors::SPURIOUS && !vectors::is_legacy(vector) {
+        apic::end_of_interrupt();
+    }
 }
 
 /// Called by the entry code, on an interrupt stack, interrupts off.

@@ -22,6 +22,7 @@ mod pit;
 pub mod smp;
 pub mod stacks;
 pub mod tlb;
+pub(crate) mod trampoline;
 pub mod tsc;
 pub mod vectors;
 

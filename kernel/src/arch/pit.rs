@@ -10,10 +10,12 @@ use super::{cpu, tsc};
 
 /// Rate of the timer's input.
 const INPUT_HZ: u64 = 1_193_182;
-/// What the timer counts down from: 4.2 ms.
-const START: u16 = 5000;
-/// Counts between which is measured. The first is soon reached, the last long before zero.
-const MEASURED: core::ops::Range<u16> = 200..4900;
+/// What the timer counts down from, wrapping around. An emulator may lose its CPU for up to 50 ms
+/// without harm.
+const START: u16 = u16::MAX;
+/// Counts between which is measured: soon after the start, and 4 ms later.
+const FIRST: u16 = START - 100;
+const LAST: u16 = FIRST - 4773;
 /// Counts before the end from which on the count is watched closely: 50 µs.
 const CLOSE: u16 = 60;
 /// Polls after which a timer that does not count is given up.
@@ -55,9 +57,9 @@ pub unsafe fn measure_tsc_hz() -> Option<u64> {
     let [low, high] = START.to_le_bytes();
     write(CHANNEL_2, low);
     write(CHANNEL_2, high);
-    let (first, from) = wait(MEASURED.end, 1)?;
-    wait(MEASURED.start + CLOSE, 400)?;
-    let (last, to) = wait(MEASURED.start, 1)?;
-    let cycles = first.checked_sub(last).filter(|&cycles| cycles > MEASURED.end / 2)?;
+    let (first, from) = wait(FIRST, 1)?;
+    wait(LAST + CLOSE, 400)?;
+    let (last, to) = wait(LAST, 1)?;
+    let cycles = first.checked_sub(last).filter(|&cycles| cycles >= (FIRST - LAST) / 2)?;
     Some((to - from) * INPUT_HZ / u64::from(cycles))
 }

@@ -10,8 +10,8 @@ static HZ: AtomicU64 = AtomicU64::new(0);
 
 /// Rates that a measurement may give; anything else means that it went wrong.
 const PLAUSIBLE_HZ: core::ops::RangeInclusive<u64> = 50_000_000..=20_000_000_000;
-/// Measurements taken. Most of what disturbs one (an emulator that is not scheduled) makes the rate
-/// too high, so the lowest counts.
+/// Measurements taken. An emulator that loses its CPU at the wrong moment spoils one, in either
+/// direction, so the middle one counts.
 const MEASUREMENTS: usize = 3;
 
 /// Ticks since reset.
@@ -59,8 +59,9 @@ pub(super) fn calibrate() -> Result<Source, &'static str> {
         (hz, Source::CpuidHypervisor)
     } else {
         // SAFETY: boot; nobody else uses the interval timer.
-        let measured = (0..MEASUREMENTS).filter_map(|_| unsafe { pit::measure_tsc_hz() }).min();
-        (measured.unwrap_or(0), Source::Pit)
+        let mut measured = [0; MEASUREMENTS].map(|_| unsafe { pit::measure_tsc_hz() }.unwrap_or(0));
+        measured.sort_unstable();
+        (measured[MEASUREMENTS / 2], Source::Pit)
     };
     if !PLAUSIBLE_HZ.contains(&hz) {
         return Err("the rate of the time-stamp counter cannot be found: CPUID does not tell and \

@@ -6,6 +6,8 @@ pub const TIMER: u8 = 0xF0;
 pub const RESCHEDULE: u8 = 0xF1;
 /// Another CPU wants this one to call functions.
 pub const CALL_FUNCTION: u8 = 0xF2;
+/// The boot CPU lets this one go on; see `smp`.
+pub const START: u8 = 0xFD;
 /// The local APIC reports an error.
 pub const APIC_ERROR: u8 = 0xFE;
 /// The local APIC took an interrupt back.
@@ -18,4 +20,10 @@ pub const LEGACY_FIRST: u8 = 0x20;
 #[inline(always)]
 pub fn is_legacy(vector: u8) -> bool {
     vector & 0xF0 == LEGACY_FIRST
+}
+
+/// Whether the vector is for this floor alone.
+#[inline(always)]
+pub fn is_internal(vector: u8) -> bool {
+    vector >= START || is_legacy(vector)
 }

@@ -30,6 +30,11 @@ impl ExitStatus {
     pub const fn new(status: u8) -> Self {
         Self(if status > 127 { 127 } else { status })
     }
+
+    /// Its number.
+    pub const fn value(self) -> u8 {
+        self.0
+    }
 }
 
 /// Ends the machine, whatever else runs.

@@ -23,7 +23,8 @@ use x86_64::structures::paging::{FrameAllocator, OffsetPageTable, PageTable, Phy
 pub use address::{PhysAddr, VirtAddr};
 pub use kernel_map::{WxReport, check_write_xor_execute};
 
-use crate::boot::{BootInfo, die};
+use crate::arch::trampoline;
+use crate::boot::{BootInfo, MemoryKind, die};
 use crate::sync::SpinLock;
 
 /// No memory is left for what was asked.
@@ -70,6 +71,7 @@ pub unsafe fn init(boot: &BootInfo) {
     // SAFETY: all tables are in the direct map.
     let mapper = unsafe { OffsetPageTable::new(table, VirtAddr::new(layout::DIRECT_MAP)) };
     TABLES.lock_irq().0 = Some(mapper);
+    reserve_low_pages(boot);
     // SAFETY: the metadata was reserved for this; all usable memory is mapped now.
     unsafe { frames::init(boot, &early, metadata) };
     if cfg!(debug_assertions)
@@ -79,18 +81,31 @@ pub unsafe fn init(boot: &BootInfo) {
     }
 }
 
+/// Physical address of the pages below 1 MiB where other CPUs start; 0 if there are none.
+static LOW_PAGES: AtomicU64 = AtomicU64::new(0);
+
+/// Keeps the highest pages below 640 KiB that are free. All free memory below 1 MiB is left out of
+/// the frame allocator; page 0 is not used even so, for what the BIOS keeps there.
+fn reserve_low_pages(boot: &BootInfo) {
+    const LIMIT: u64 = 640 << 10;
+    let len_bytes = trampoline::PAGES * 4096;
+    let low = boot.memory.ranges().iter().filter(|range| range.kind == MemoryKind::Usable);
+    let pages = low
+        .map(|range| (range.start.max(4096), range.end.min(LIMIT)))
+        .filter(|(start, end)| start + len_bytes <= *end)
+        .map(|(_, end)| end - len_bytes)
+        .max();
+    LOW_PAGES.store(pages.unwrap_or(0), Ordering::Relaxed);
+}
+
+/// Physical address of the pages for the [`trampoline`].
+pub(crate) fn low_pages() -> Option<u64> {
+    Some(LOW_PAGES.load(Ordering::Relaxed)).filter(|&pages| pages != 0)
+}
+
 /// The kernel's root page table, for CPUs that start.
 pub fn root() -> PhysAddr {
     PhysAddr::new(ROOT.load(Ordering::Relaxed))
-}
-
-/// Makes the CPU that asks use the kernel's page tables.
-///
-/// # Safety
-/// After `init`; what the CPU uses (code, stack) is mapped there alike.
-pub unsafe fn load_on_this_cpu() {
-    // SAFETY: by contract.
-    unsafe { kernel_map::load(root()) };
 }
 
 /// Maps device registers for good, uncached. The address has the same offset in its page.
