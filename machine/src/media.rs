@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-/// The top-level `limine.conf`; only the value of its `kernel_cmdline` line is replaced.
+/// The top-level `limine.conf`; only the value of its `cmdline` line is replaced.
 const TEMPLATE: &str = include_str!("../../limine.conf");
 /// Where the template says the kernel lies.
 const KERNEL: &str = "boot/orrery";
@@ -90,8 +90,8 @@ fn configuration(cmdline: &str, bundle: bool) -> String {
     for line in TEMPLATE.lines() {
         let key = line.trim_start();
         let indent = &line[..line.len() - key.len()];
-        if key.starts_with("kernel_cmdline:") {
-            out += &format!("{indent}kernel_cmdline: {cmdline}\n");
+        if key.starts_with("cmdline:") {
+            out += &format!("{indent}cmdline: {cmdline}\n");
             if bundle {
                 out += &format!("{indent}module_path: boot():/{BUNDLE}\n");
             }
@@ -124,10 +124,10 @@ mod tests {
     #[test]
     fn configuration_fills_the_template() {
         let text = configuration("trace=all seed=1", true);
-        assert!(text.contains("\n    kernel_cmdline: trace=all seed=1\n"), "{text}");
+        assert!(text.contains("\n    cmdline: trace=all seed=1\n"), "{text}");
         assert!(text.contains("\n    module_path: boot():/boot/bundle\n"), "{text}");
         assert!(text.contains(&format!("kernel_path: boot():/{KERNEL}\n")), "{text}");
-        assert_eq!(text.matches("kernel_cmdline:").count(), 1);
+        assert_eq!(text.matches("cmdline:").count(), 1);
         assert!(!configuration("", false).contains("module_path"));
     }
 

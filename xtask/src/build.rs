@@ -22,6 +22,11 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// The profile that a `--checked` option asks for.
+    pub fn new(checked: bool) -> Self {
+        if checked { Self::Checked } else { Self::Image }
+    }
+
     /// The profile's name for cargo.
     pub fn name(self) -> &'static str {
         match self {

@@ -8,9 +8,12 @@
 
 mod app;
 mod build;
+mod image;
 mod project;
 mod run;
 mod setup;
+mod test;
+mod watch;
 
 use anyhow::Result;
 use build::Profile;
@@ -34,6 +37,13 @@ enum Verb {
     Build(BuildOptions),
     /// Boot the image in a virtual machine and decode its trace.
     Run(run::Options),
+    /// Write a boot medium for BIOS and UEFI: an ISO image, for a CD or a USB stick.
+    Image(image::Options),
+    /// Run every test, or those that match.
+    Test {
+        /// Part of tests' names, or a step: fmt, clippy-host, clippy-kernel, host, loom, images, guest.
+        filter: Option<String>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,10 +71,11 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Setup => setup::setup(&project.target_dir)?,
         Verb::Build(options) => {
-            let profile = if options.checked { Profile::Checked } else { Profile::Image };
-            build::build(&project, profile, options.app.as_deref())?;
+            build::build(&project, Profile::new(options.checked), options.app.as_deref())?;
         }
         Verb::Run(options) => return run::run(&project, &options),
+        Verb::Image(options) => image::image(&project, &options)?,
+        Verb::Test { filter } => return test::test(&project, filter.as_deref()),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -61,6 +61,17 @@ impl Project {
         Ok(Self { root: root.into(), target_dir })
     }
 
+    /// Directory for what runs leave behind; created.
+    ///
+    /// # Errors
+    /// Where it cannot be created.
+    pub fn out_dir(&self) -> Result<PathBuf> {
+        let dir = self.target_dir.join("orrery");
+        std::fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(dir)
+    }
+
     /// `cargo` with these arguments, in the top-level directory, so that `.cargo/config.toml` is in effect.
     pub fn cargo<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));

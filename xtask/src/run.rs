@@ -1,22 +1,32 @@
 //! `cargo xtask run`: one machine, from build to report.
 //!
 //! Exit status: the guest's own (0 fine, 1 its workload failed, 101 panic, 102 watchdog); beyond those
-//! 124 when the time is up, 125 when QEMU cannot run the machine, 126 when the guest reset it.
+//! 124 when the time is up, 125 when QEMU cannot run the machine, 126 when the guest reset it, 130 at Ctrl-C.
 
 use crate::{
     app::App,
     build::{self, Profile},
     project::{Failure, Project},
     setup::{self, Need},
+    watch::{Show, Summary, Watch},
 };
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use machine::{Accel, Boot, Clock, Limine, Machine, MachineType, Memory, Port, Status};
-use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 const EXIT_TIMEOUT: u8 = 124;
 const EXIT_QEMU: u8 = 125;
 const EXIT_RESET: u8 = 126;
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// Options of `cargo xtask run`.
 #[derive(Debug, clap::Args)]
@@ -60,6 +70,12 @@ pub struct Options {
     /// The port the trace leaves by: com1 or virtio.
     #[arg(long, default_value_t = Port::Virtio, value_name = "PORT")]
     trace_out: Port,
+    /// Keep the recording in this file instead of target/orrery/last.orrec.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Show every event as it comes.
+    #[arg(long)]
+    events: bool,
     /// Host seconds after which the machine is stopped.
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     timeout: u64,
@@ -109,12 +125,40 @@ fn parse_door(text: &str) -> Result<Door, String> {
 pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
     let app = options.app.as_deref().map(App::open).transpose()?;
     let machine = describe(project, options, app.as_ref())?;
+    let recording = match &options.record {
+        Some(path) => path.clone(),
+        None => project.out_dir()?.join("last.orrec"),
+    };
+    let show = if options.events { Show::Events } else { Show::Console };
+    let mut watch = Watch::new(&machine.kernel, &recording, show)?;
+    let interrupted = interrupt_flag()?;
     let mut running = machine.start()?;
-    let mut stdout = std::io::stdout().lock();
-    let status = running.follow(|_, bytes| -> Result<()> {
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).context("cannot write to stdout")
-    })?;
+    let status = running.follow(|port, bytes| watch.push(port, bytes))?;
+    let summary = watch.finish()?;
+    summary.print()?;
+    if interrupted.load(Ordering::Relaxed) {
+        eprintln!("interrupted");
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    if status == Status::Timeout
+        && options.accel == Accel::Kvm
+        && matches!(summary, Summary::Silent(_))
+    {
+        eprintln!(
+            "error: nothing was heard from the guest; KVM may be unable to run it on this host. Try `--accel tcg`"
+        );
+    }
     Ok(ExitCode::from(exit_code(&status, options.timeout)))
+}
+
+/// Becomes true at Ctrl-C. QEMU gets the same signal from the terminal and ends, and what it said
+/// until then is reported.
+fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let handler = flag.clone();
+    ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed))
+        .context("cannot handle Ctrl-C")?;
+    Ok(flag)
 }
 
 /// Tells how the machine ended where that is no status of the guest's, and gives the process's exit status.
@@ -148,8 +192,8 @@ fn describe(project: &Project, options: &Options, app: Option<&App>) -> Result<M
         Boot::LimineUefi => needs.extend([Need::Xorriso, Need::Ovmf]),
     }
     setup::ensure(&needs)?;
-    let profile = if options.checked { Profile::Checked } else { Profile::Image };
-    let mut machine = Machine::new(build::image(project, profile, app)?);
+    let kernel = build::image(project, Profile::new(options.checked), app)?;
+    let mut machine = Machine::new(kernel);
     machine.machine_type = options.machine;
     machine.cpus = options.smp;
     machine.memory = options.memory;

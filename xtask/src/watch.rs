@@ -1,0 +1,307 @@
+//! What a running guest says, told to the person who watches, kept in a recording, and summed up.
+//!
+//! The trace leaves by one port, but the kernel may have to fall back to COM1, and firmware speaks there
+//! first. So each port has a decoder of its own; the one that a kernel greets on is the trace.
+
+use anyhow::{Context, Result};
+use machine::Port;
+use std::{
+    fs::File,
+    io::{BufWriter, StdoutLock, Write},
+    path::{Path, PathBuf},
+};
+use trace_tools::{
+    Decoder, Item, Schema, Session, Trace, analyses,
+    model::Model,
+    recording,
+    symbols::Symboliser,
+    trace::Builder,
+    transport::Panic,
+    views::{self, EventWriter},
+};
+
+/// Text outside packets that is kept, for guests that never greet; the last of it.
+const FOREIGN_LEN_BYTES: usize = 4096;
+/// Tasks that the report lists.
+const REPORT_TASKS: usize = 20;
+
+/// What is shown while the guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// The console's text.
+    Console,
+    /// Every event as a line, and the console's text as lines between them.
+    Events,
+}
+
+/// Watches one run.
+pub struct Watch {
+    elf: PathBuf,
+    recording: PathBuf,
+    com1: Stream,
+    virtio: Stream,
+    screen: Screen,
+}
+
+/// One port's bytes and what became of them.
+struct Stream {
+    session: Session,
+    builder: Builder,
+    writer: Option<recording::Writer<BufWriter<File>>>,
+    foreign: Vec<u8>,
+}
+
+/// Where things are shown.
+struct Screen {
+    output: Output,
+    elf: Vec<u8>,
+    /// Whether the console's last character began a new line.
+    at_line_start: bool,
+}
+
+enum Output {
+    Console(StdoutLock<'static>),
+    Events(Box<EventWriter<'static, BufWriter<StdoutLock<'static>>>>),
+}
+
+impl Watch {
+    /// Prepares to watch a run of the image `elf` and to keep its trace in the file `recording`.
+    ///
+    /// # Errors
+    /// Where the image cannot be read or the recording cannot be created.
+    pub fn new(elf: &Path, recording: &Path, show: Show) -> Result<Self> {
+        let bytes = std::fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
+        let decoder = Decoder::new(Schema::from_elf(&bytes)?)?;
+        let stdout = std::io::stdout().lock();
+        let output = match show {
+            Show::Console => Output::Console(stdout),
+            Show::Events => Output::Events(Box::new(EventWriter::new(
+                BufWriter::new(stdout),
+                views::Format::Text,
+                decoder.clone(),
+                None,
+            ))),
+        };
+        // Now, rather than when the first packet comes: a wrong path should not cost a boot.
+        File::create(recording)
+            .with_context(|| format!("cannot create the recording {}", recording.display()))?;
+        Ok(Self {
+            elf: elf.into(),
+            recording: recording.into(),
+            com1: Stream::new(decoder.clone()),
+            virtio: Stream::new(decoder),
+            screen: Screen { output, elf: bytes, at_line_start: true },
+        })
+    }
+
+    /// Takes the next bytes of a port.
+    ///
+    /// # Errors
+    /// Where they are of another build than the image, or cannot be kept or shown.
+    pub fn push(&mut self, port: Port, bytes: &[u8]) -> Result<()> {
+        let stream = match port {
+            Port::Com1 => &mut self.com1,
+            Port::Virtio => &mut self.virtio,
+        };
+        stream.feed(Some(bytes), &self.recording, &mut self.screen)?;
+        self.screen.flush()
+    }
+
+    /// The guest has ended: shows what was held back, and sums up.
+    ///
+    /// # Errors
+    /// As [`Watch::push`].
+    pub fn finish(mut self) -> Result<Summary> {
+        for stream in [&mut self.com1, &mut self.virtio] {
+            stream.feed(None, &self.recording, &mut self.screen)?;
+        }
+        self.screen.end_line()?;
+        let greeted = |stream: &Stream| stream.session.hello().is_some();
+        if !greeted(&self.com1) && !greeted(&self.virtio) {
+            let mut text = self.com1.foreign;
+            text.extend(self.virtio.foreign);
+            return Ok(Summary::Silent(String::from_utf8_lossy(&text).trim().to_owned()));
+        }
+        let stream = if greeted(&self.virtio) { self.virtio } else { self.com1 };
+        if let Some(writer) = stream.writer {
+            writer.finish()?;
+        }
+        let trace = stream.builder.finish(&stream.session);
+        Ok(Summary::Traced { trace: Box::new(trace), recording: self.recording, elf: self.elf })
+    }
+}
+
+impl Stream {
+    fn new(decoder: Decoder) -> Self {
+        Self {
+            session: Session::new(decoder),
+            builder: Builder::default(),
+            writer: None,
+            foreign: Vec::new(),
+        }
+    }
+
+    /// Decodes the next bytes; none are the end.
+    fn feed(&mut self, bytes: Option<&[u8]>, recording: &Path, screen: &mut Screen) -> Result<()> {
+        let Self { session, builder, writer, foreign } = self;
+        let schema = session.decoder().schema.clone();
+        let mut outcome = Ok(());
+        let sink = |item: Item<'_>| {
+            if outcome.is_err() {
+                return;
+            }
+            outcome = match &item {
+                Item::Hello(_) => start(recording, &schema).map(|new| *writer = Some(new)),
+                Item::Packet(packet) => match writer {
+                    Some(writer) => writer.packet(packet).map_err(Into::into),
+                    None => Ok(()),
+                },
+                Item::Foreign(bytes) => {
+                    foreign.extend_from_slice(bytes);
+                    foreign.drain(..foreign.len().saturating_sub(FOREIGN_LEN_BYTES));
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
+            outcome = std::mem::replace(&mut outcome, Ok(())).and_then(|()| screen.show(&item));
+            builder.add(item);
+        };
+        match bytes {
+            Some(bytes) => session.push(bytes, sink)?,
+            None => session.finish(sink)?,
+        }
+        outcome
+    }
+}
+
+/// Starts the recording, anew where a kernel has greeted on another port before.
+fn start(path: &Path, schema: &Schema) -> Result<recording::Writer<BufWriter<File>>> {
+    let file = File::create(path)
+        .with_context(|| format!("cannot create the recording {}", path.display()))?;
+    Ok(recording::Writer::new(BufWriter::new(file), schema)?)
+}
+
+impl Screen {
+    fn show(&mut self, item: &Item<'_>) -> Result<()> {
+        if let Item::Panic(panic) = item {
+            self.end_line()?;
+            eprint!("{}", self.panic_text(panic));
+            return Ok(());
+        }
+        match (&mut self.output, item) {
+            (Output::Console(stdout), Item::Console { text, .. }) => {
+                self.at_line_start = text.last().is_none_or(|&last| last == b'\n');
+                stdout.write_all(text).context("cannot write the console")
+            }
+            (Output::Console(_), _) => Ok(()),
+            (Output::Events(writer), item) => writer.item(item).context("cannot write the events"),
+        }
+    }
+
+    fn panic_text(&self, panic: &Panic) -> String {
+        // Without symbols a backtrace of addresses is still worth showing.
+        views::panic_text(panic, Symboliser::from_elf(&self.elf).ok().as_ref())
+    }
+
+    fn end_line(&mut self) -> Result<()> {
+        if let Output::Console(stdout) = &mut self.output
+            && !self.at_line_start
+        {
+            self.at_line_start = true;
+            stdout.write_all(b"\n").context("cannot write the console")?;
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match &mut self.output {
+            Output::Console(stdout) => stdout.flush(),
+            Output::Events(writer) => writer.flush(),
+        }
+        .context("cannot write to standard output")
+    }
+}
+
+/// What a run came to.
+pub enum Summary {
+    /// No kernel greeted; what came instead.
+    Silent(String),
+    /// A trace.
+    Traced {
+        /// All of it.
+        trace: Box<Trace>,
+        /// Where it is kept.
+        recording: PathBuf,
+        /// The image that sent it.
+        elf: PathBuf,
+    },
+}
+
+impl Summary {
+    /// Prints the report, and on standard error what to do with it.
+    ///
+    /// # Errors
+    /// Where standard output cannot be written.
+    pub fn print(&self) -> Result<()> {
+        let (trace, recording, elf) = match self {
+            Self::Silent(text) => {
+                eprintln!("warning: the guest sent no trace");
+                if !text.is_empty() {
+                    eprintln!("it wrote this instead:\n{text}");
+                }
+                return Ok(());
+            }
+            Self::Traced { trace, recording, elf } => (trace, recording, elf),
+        };
+        let mut text = String::new();
+        if !trace.is_empty() {
+            let report = analyses::report(trace, &Model::replay(trace));
+            text = format!("\n{}\n", views::report_text(&report, Some(REPORT_TASKS)));
+        }
+        text += &account(trace);
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{text}").context("cannot write the report")?;
+        let recording = shown(recording);
+        eprintln!("recording: {recording}");
+        eprintln!("next: cargo trace report {recording}   (every task)");
+        eprintln!("      cargo trace decode {recording}   (every event)");
+        if !trace.panics().is_empty() {
+            eprintln!("      cargo trace decode {recording} --elf {}   (with names)", shown(elf));
+        }
+        Ok(())
+    }
+}
+
+/// One line that says whether the trace is whole.
+fn account(trace: &Trace) -> String {
+    let accounts = trace.accounts();
+    let nonsense = accounts.undecodable + trace.malformed_blocks();
+    let mut line = format!(
+        "trace: {} events from {} CPUs in {} packets; {} lost, {} dropped, {} damaged bytes",
+        trace.len(),
+        accounts.cpus.values().filter(|cpu| cpu.received > 0).count(),
+        accounts.packets,
+        accounts.lost(),
+        accounts.dropped(),
+        accounts.damaged_bytes,
+    );
+    for (count, what) in [
+        (accounts.lost_packets, "packets lost"),
+        (accounts.duplicates, "packets duplicated"),
+        (nonsense, "packets or blocks that make no sense"),
+    ] {
+        if count > 0 {
+            line += &format!(", {count} {what}");
+        }
+    }
+    if accounts.end.is_none() {
+        line += "; it has no end";
+    }
+    line
+}
+
+/// A path as short as it can be typed.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
+}
