@@ -72,8 +72,7 @@ impl<T> PerCpu<T> {
 macro_rules! per_cpu {
     ($value:expr) => {
         $crate::arch::percpu::PerCpu::new(
-            [const { $crate::arch::percpu::CacheAligned($value) };
-                $crate::arch::percpu::MAX_CPUS],
+            [const { $crate::arch::percpu::CacheAligned($value) }; $crate::arch::percpu::MAX_CPUS],
         )
     };
 }

@@ -1,10 +1,11 @@
-//! Two doors, one hall: each door, such as [`pvh`], fills the one [`BootInfo`] and call
+//! Two doors, one hall: [`pvh`] and [`limine`] each fill the one [`BootInfo`] and call
 //! `kernel_main`; nothing after that knows which of them it was.
 //!
 //! A door copies everything out of the loader's own structures (memory map, command line), so that
 //! their memory is plain free memory afterwards. Door code runs on the loader's page tables, on the
 //! boot stack, with interrupts off, and can report errors only as raw text on COM1 ([`die`]).
 
+pub mod limine;
 pub mod memory_map;
 pub mod pvh;
 
