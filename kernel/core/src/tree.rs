@@ -2,9 +2,9 @@
 //!
 //! The nodes belong to the caller and carry their [`Links`]; the tree allocates nothing. Each node
 //! gets a random rank when it is inserted, and the tree is at once a search tree by the nodes'
-//! order and a heap by their ranks, which makes its shape that of a tree built in random order:
-//! the expected depth is logarithmic whatever the order of insertion. The ranks come from a
-//! generator with a fixed seed, so that a run repeats exactly. A treap is chosen over a red-black tree
+//! order and a heap by their ranks, which makes its shape that of a tree built in random order: the
+//! expected depth is logarithmic whatever the order of insertion. The ranks come from a generator
+//! with a fixed seed, so that a run repeats exactly. A treap is chosen over a red-black tree
 //! because its two loops of rotations are all there is to get right.
 //!
 //! Invariants, between any two calls:
@@ -63,8 +63,8 @@ pub enum Aggregate {
 /// A type whose values can be in a [`Tree`].
 ///
 /// # Safety
-/// `links` always returns the same field of the node, and nothing but the tree uses it. `precedes` is
-/// a strict weak order among the nodes of one tree, and what it reads does not change while the
+/// `links` always returns the same field of the node, and nothing but the tree uses it. `precedes`
+/// is a strict weak order among the nodes of one tree, and what it reads does not change while the
 /// node is in the tree.
 pub unsafe trait Node: Sized {
     /// The node's links.
@@ -139,7 +139,8 @@ impl<N: Node> Tree<N> {
     /// Puts a node in, behind those that are equal to it.
     ///
     /// # Safety
-    /// The node is in no tree. Until it is removed it stays alive, where it is, and nobody has a `&mut` to it.
+    /// The node is in no tree. Until it is removed it stays alive, where it is, and nobody has a
+    /// `&mut` to it.
     #[inline]
     pub unsafe fn insert(&mut self, node: NonNull<N>) {
         // SAFETY: the caller gives us a live node.
@@ -160,8 +161,11 @@ impl<N: Node> Tree<N> {
         }
     }
 
+    /// Out of line, so that insertion into an empty tree stays short.
+    ///
     /// # Safety
     /// As [`insert`](Self::insert); `root` is the root and `node` has no children.
+    #[inline(never)]
     unsafe fn insert_below(&mut self, root: NonNull<N>, node: NonNull<N>) {
         // SAFETY: `node` is the caller's, the others are in the tree, hence alive.
         unsafe {
@@ -418,6 +422,8 @@ mod tests {
         }
     }
 
+    const MAX_STEPS: usize = if cfg!(miri) { 40 } else { 300 };
+
     /// Checks the invariants below a node; returns (lowest value, depth).
     fn check(tree: &Tree<Item>, link: Link<Item>, parent: Link<Item>) -> (u64, usize) {
         let Some(node) = link else { return (u64::MAX, 0) };
@@ -444,7 +450,7 @@ mod tests {
 
         #[test]
         fn behaves_like_a_map(
-            steps in proptest::collection::vec((0u64..20, any::<u64>(), 0u8..4), 0..if cfg!(miri) { 40 } else { 300 })
+            steps in proptest::collection::vec((0u64..20, any::<u64>(), 0u8..4), 0..MAX_STEPS)
         ) {
             let mut tree = Tree::new();
             // Keys are made unique by the order of insertion, which is how ties must come out.

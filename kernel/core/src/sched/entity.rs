@@ -2,9 +2,9 @@
 //!
 //! An [`Entity`] is embedded in the task; the queues are made of the links in it, so that no
 //! scheduling operation allocates or fails. Fields are grouped by the class that uses them, and are
-//! cells: see the module above for who may touch them when. Whoever gets an entity back from a run queue finds the task
-//! it is embedded in by its place there (`core::mem::offset_of`), so the pointer that goes in must be
-//! derived from one to the whole task.
+//! cells: see the module above for who may touch them when. Whoever gets an entity back from a run
+//! queue finds the task it is embedded in by its place there (`core::mem::offset_of`), so the
+//! pointer that goes in must be derived from one to the whole task.
 //!
 //! Virtual times are 64-bit numbers that may wrap; only their differences mean anything.
 
@@ -26,8 +26,8 @@ pub struct SchedInfo {
     pub last_queued_ticks: u64,
     /// Time it ran, up to its queue's last look at the clock.
     pub run_ticks: u64,
-    /// Times it gave up its CPU by itself: blocked, exited or yielded to somebody. (Linux counts a yield
-    /// as involuntary.)
+    /// Times it gave up its CPU by itself: blocked, exited or yielded to somebody. (Linux counts a
+    /// yield as involuntary.)
     pub voluntary_switches: u64,
     /// Times somebody else was given its CPU.
     pub involuntary_switches: u64,
@@ -54,7 +54,8 @@ pub struct Entity {
     /// The CPU it was last enqueued on; none before the first time.
     pub(super) cpu: Cell<Option<u32>>,
 
-    // Real-time class: the ring of its level, and the value of `run_ticks` at which its quantum ends.
+    // Real-time class: the ring of its level, and the value of `run_ticks` at which its quantum
+    // ends.
     pub(super) ring_next: Cell<tree::Link<Entity>>,
     pub(super) ring_prev: Cell<tree::Link<Entity>>,
     pub(super) quantum_end_run_ticks: Cell<u64>,
@@ -169,8 +170,8 @@ impl Entity {
         }
     }
 
-    /// Gives an entity that is in no class's queue another policy. What it is owed, or owes, in real time
-    /// stays what it is.
+    /// Gives an entity that is in no class's queue another policy. What it is owed, or owes, in
+    /// real time stays what it is.
     pub(super) fn assign_policy(&self, policy: Policy) {
         let (weight, virtual_rate) = share(policy);
         let old = self.weight.get() as i128;
@@ -181,6 +182,17 @@ impl Entity {
         self.weight.set(weight);
         self.virtual_rate.set(virtual_rate);
         self.policy.set(policy);
+    }
+
+    /// It ran for this long.
+    #[inline]
+    pub(super) fn ran(&self, ticks: u64) {
+        self.run_ticks.set(self.run_ticks.get().wrapping_add(ticks));
+    }
+
+    /// Whether its round-robin quantum is used up.
+    pub(super) fn quantum_is_over(&self) -> bool {
+        self.run_ticks.get() >= self.quantum_end_run_ticks.get()
     }
 
     /// It was put on the queue of a CPU.
@@ -194,8 +206,8 @@ impl Entity {
         }
     }
 
-    /// It waits no more: it was taken off its queue, or is given the CPU. `now_ticks` is of the queue that
-    /// set `last_queued_ticks`, whose time never goes back.
+    /// It waits no more: it was taken off its queue, or is given the CPU. `now_ticks` is of the
+    /// queue that set `last_queued_ticks`, whose time never goes back.
     #[inline]
     pub(super) fn stopped_waiting(&self, now_ticks: u64) {
         let waited = now_ticks.wrapping_sub(self.last_queued_ticks.replace(0));

@@ -1,22 +1,23 @@
 //! The fair class of one CPU: earliest eligible virtual deadline first (EEVDF).
 //!
-//! From Stoica and Abdel-Wahab, "Earliest Eligible Virtual Deadline First" (1995), as Linux has it since 6.6
-//! (kernel/sched/fair.c); names follow Linux.
+//! From Stoica and Abdel-Wahab, "Earliest Eligible Virtual Deadline First" (1995), as Linux has it
+//! since 6.6 (kernel/sched/fair.c); names follow Linux.
 //!
 //! - An entity's *vruntime* `v` grows by 1024/weight for every tick it runs.
 //! - The queue's virtual time `V` is the mean of all runnable entities' vruntimes, each weighted.
-//! - An entity's *lag* `V - v` is what it is owed. It is *eligible* if it is owed something or nothing.
-//!   Weighted, all lags add up to zero; so some entity is always eligible.
-//! - An entity asks for one slice at a time. It should have received it by its virtual *deadline*, a slice's
-//!   virtual length after the vruntime at which it asked. Of the eligible, the one with the
-//!   earliest deadline runs.
+//! - An entity's *lag* `V - v` is what it is owed. It is *eligible* if it is owed something or
+//!   nothing. Weighted, all lags add up to zero; so some entity is always eligible.
+//! - An entity asks for one slice at a time. It should have received it by its virtual *deadline*,
+//!   a slice's virtual length after the vruntime at which it asked. Of the eligible, the one with
+//!   the earliest deadline runs.
 //!
 //! Lag is kept while an entity is off the queue (asleep, on its way to another CPU, or between two
 //! nice values), limited to two slices either way. An entity that comes back is placed so that its
-//! lag is, once it has moved `V` by joining, what it was when it left. Only a sleeper's debt shrinks: by what
-//! `V` gains while the others run that long, as if it had waited until it was eligible and only then
-//! gone to sleep. (Linux keeps the sleeper queued until then, "delayed dequeue".) Otherwise a task that ran
-//! a little more than its share before it slept would, when woken, wait behind every hog.
+//! lag is, once it has moved `V` by joining, what it was when it left. Only a sleeper's debt
+//! shrinks: by what `V` gains while the others run that long, as if it had waited until it was
+//! eligible and only then gone to sleep. (Linux keeps the sleeper queued until then, "delayed
+//! dequeue".) Otherwise a task that ran a little more than its share before it slept would, when
+//! woken, wait behind every hog.
 //!
 //! A comparison of `V` with a vruntime needs no division: with `key = v - origin`, `V >= v` means
 //! `Σ weight·key >= key · Σ weight`. The sum includes the running entity, so that switching between
@@ -172,9 +173,9 @@ impl FairQueue {
         }
     }
 
-    /// The running entity gives up the rest of its slice. If it was eligible, it pays for it as if it had run: it loses
-    /// what it was owed, and the others come first. (Linux since 6.18. Moving the
-    /// deadline alone, as before, lets it run away from `V` without bound.)
+    /// The running entity gives up the rest of its slice. If it was eligible, it pays for it as if
+    /// it had run: it loses what it was owed, and the others come first. (Linux since 6.18. Moving
+    /// the deadline alone, as before, lets it run away from `V` without bound.)
     #[inline]
     pub fn forfeit_slice(&mut self, running: &Entity) {
         self.renew_slice(running);
@@ -217,8 +218,8 @@ impl FairQueue {
         None
     }
 
-    /// Takes out who should run if the running entity does not: when nobody is eligible without it, whoever
-    /// has the earliest deadline.
+    /// Takes out who should run if the running entity does not: when nobody is eligible without it,
+    /// whoever has the earliest deadline.
     #[inline]
     pub fn take_waiting(&mut self) -> Link<Entity> {
         if let Some(only) = self.tree.pop_only() {
@@ -245,7 +246,19 @@ impl FairQueue {
         }
     }
 
-    /// Takes an entity that waits out of the tree, to run or to leave.
+    /// Takes out who should run instead of the running entity; none if nobody should.
+    #[inline]
+    pub fn take_better(&mut self, running: NonNull<Entity>) -> Link<Entity> {
+        let best = self.pick(running);
+        if best == running {
+            return None;
+        }
+        // SAFETY: whoever is picked and does not run is in the tree.
+        unsafe { self.tree.remove(best) };
+        Some(best)
+    }
+
+    /// Takes an entity that waits out of the tree, to leave.
     ///
     /// # Safety
     /// It is in the tree.
@@ -277,10 +290,11 @@ impl FairQueue {
         };
         let lag = self.limit_lag(entity, lag);
         // Joining moves V towards the newcomer, by weight / (load + weight) of the distance. That
-        // much more distance leaves the lag that is wanted.
-        let distance = match (lag, self.load) {
-            (0, _) | (_, 0) => 0,
-            (lag, load) => lag as i128 * (load + weight) as i128 / load as i128,
+        // much more distance leaves the lag that is wanted: lag * (load + weight) / load. The
+        // product is at most 1024 times two slices.
+        let distance = match self.load {
+            0 => 0,
+            load => lag.wrapping_add(lag.wrapping_mul(weight as i64) / load as i64),
         };
         let vruntime = self.virtual_time().wrapping_sub(distance as u64);
         let request = match arrival {

@@ -14,13 +14,13 @@
 //!                                       schedule(Block, Migrate, Exit)
 //! ```
 //!
-//! A queued or running entity is *runnable*. All of an entity's fields are cells that belong to whoever
-//! holds the lock of its queue or, while it is off, to whoever may enqueue it.
+//! A queued or running entity is *runnable*. All of an entity's fields are cells that belong to
+//! whoever holds the lock of its queue or, while it is off, to whoever may enqueue it.
 //!
 //! # Classes, in order
 //!
-//! 1. Real time (`rt.rs`): 100 levels; the highest level that has someone runs. First in, first out, or
-//!    taking turns every quantum.
+//! 1. Real time (`rt.rs`): 100 levels; the highest level that has someone runs. First in, first
+//!    out, or taking turns every quantum.
 //! 2. Fair (`fair.rs`): earliest eligible virtual deadline first (EEVDF).
 //! 3. Idle: nobody is runnable, [`RunQueue::schedule`] returns none.
 //!

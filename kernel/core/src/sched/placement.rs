@@ -4,7 +4,8 @@
 //! of date by the time the caller acts on it. So the answers are good guesses: the caller
 //! checks what matters (affinity, that there is still something to pull) under the lock.
 //!
-//! Searches start beside the asking CPU, so that CPUs which ask at the same time find different ones.
+//! Searches start beside the asking CPU, so that CPUs which ask at the same time find different
+//! ones.
 
 use super::policy::{Policy, RtPriority};
 use crate::cpuset::CpuSet;
@@ -47,14 +48,16 @@ impl CpuView {
     }
 }
 
-/// The CPU for a task that becomes runnable. `prev` is the CPU it was on, or its creator's; `weight` is
-/// [`super::Entity::weight`]; `allowed` are the CPUs online that its affinity admits.
+/// The CPU for a task that becomes runnable. `prev` is the CPU it was on, or its creator's;
+/// `weight` is [`super::Entity::weight`]; `allowed` are the CPUs online that its affinity admits.
 ///
-/// An idle CPU is best: `prev`, whose cache it knows, else a polling one, else a halted one. Without one, a
-/// real-time task goes where the least important task runs, if it is less important than it;
-/// any other goes to the least loaded CPU, if that one would still be less loaded than `prev` with it.
+/// An idle CPU is best: `prev`, whose cache it knows, else a polling one, else a halted one.
+/// Without one, a real-time task goes where the least important task runs, if it is less important
+/// than it; any other goes to the least loaded CPU, if that one would still be less loaded than
+/// `prev` with it.
 ///
-/// Returns `prev` if no CPU is allowed: there is no right answer, and the caller sees that it is not in the set.
+/// Returns `prev` if no CPU is allowed: there is no right answer, and the caller sees that it is
+/// not in the set.
 pub fn select_cpu(
     prev: usize,
     allowed: CpuSet,
@@ -83,8 +86,9 @@ pub fn select_cpu(
     if stay { prev } else { least }
 }
 
-/// The CPU from which `cpu`, which has become idle, should pull a task: of `candidates`, the one with the most
-/// waiting, the most loaded among equals. If nothing there may come over, the caller asks again without it.
+/// The CPU from which `cpu`, which has become idle, should pull a task: of `candidates`, the one
+/// with the most waiting, the most loaded among equals. If nothing there may come over, the caller
+/// asks again without it.
 pub fn new_idle_pull(
     cpu: usize,
     candidates: CpuSet,
@@ -93,8 +97,8 @@ pub fn new_idle_pull(
     busiest(cpu, candidates, view).map(|(victim, _)| victim)
 }
 
-/// The CPU from which `cpu` should pull a task to even out the load, if any: the busiest, if it has at
-/// least two tasks more and its load is heavier by a quarter.
+/// The CPU from which `cpu` should pull a task to even out the load, if any: the busiest, if it has
+/// at least two tasks more and its load is heavier by a quarter.
 pub fn periodic_balance(
     cpu: usize,
     candidates: CpuSet,

@@ -1,10 +1,10 @@
 //! Scheduling policies and their parameters, and Linux's nice weights.
 //!
-//! Neighbours: [`super::entity`] keeps a policy per task; the kernel's and, later, the system calls'
-//! numbers are checked here.
+//! Neighbours: [`super::entity`] keeps a policy per task; the kernel's and, later, the system
+//! calls' numbers are checked here.
 
-/// A real-time priority, 0 to 99; a higher one runs first. (Linux's user-visible `sched_priority` 1..=99
-/// are the same numbers; 0 is below them all.)
+/// A real-time priority, 0 to 99; a higher one runs first. (Linux's user-visible `sched_priority`
+/// 1..=99 are the same numbers; 0 is below them all.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RtPriority(u8);
 
@@ -46,15 +46,15 @@ impl Nice {
         self.0
     }
 
-    /// Its share of the CPU, relative to the shares of those it competes with; nice 0 is 1024. One step of
-    /// nice is a factor of about 1.25. Linux's `sched_prio_to_weight`.
+    /// Its share of the CPU, relative to the shares of those it competes with; nice 0 is 1024. One
+    /// step of nice is a factor of about 1.25. Linux's `sched_prio_to_weight`.
     pub const fn weight(self) -> u32 {
         WEIGHTS[self.index()]
     }
 
     /// Virtual ticks per real tick, as a fixed-point number with 32 fractional bits: 1024 / weight,
-    /// rounded up. (Linux's `sched_prio_to_wmult` times 1024, with ten more significant bits.) Rounding up makes
-    /// a slice end no later than `RunQueue::next_event` says.
+    /// rounded up. (Linux's `sched_prio_to_wmult` times 1024, with ten more significant bits.)
+    /// Rounding up makes a slice end no later than `RunQueue::next_event` says.
     pub const fn virtual_rate(self) -> u64 {
         (1u64 << 42).div_ceil(WEIGHTS[self.index()] as u64)
     }

@@ -6,8 +6,9 @@
 //!
 //! `first` is the head of the highest level, so that the next entity is found by one load.
 //!
-//! Invariants: a level's bit is set exactly if its ring is not empty; a runnable real-time entity is in the ring of
-//! its priority and in no other; if the running entity is a real-time one, it is the head of its level.
+//! Invariants: a level's bit is set exactly if its ring is not empty; a runnable real-time entity
+//! is in the ring of its priority and in no other; if the running entity is a real-time one, it is
+//! the head of its level.
 
 use super::entity::Entity;
 use super::policy::RtPriority;

@@ -161,12 +161,14 @@ impl Model {
     }
 }
 
+const MAX_STEPS: usize = if cfg!(miri) { 60 } else { 200 };
+
 proptest! {
     #![proptest_config(proptest_config(256))]
 
     #[test]
     fn real_time_order_is_that_of_lists(
-        steps in proptest::collection::vec((0u8..6, 0usize..8, 0u8..3), 0..if cfg!(miri) { 60 } else { 200 })
+        steps in proptest::collection::vec((0u8..6, 0usize..8, 0u8..3), 0..MAX_STEPS)
     ) {
         let priority = |level: u8| [0, 63, 99][level as usize];
         let mut cpu = Cpu::new();
@@ -214,8 +216,8 @@ proptest! {
                     prop_assert_eq!(cpu.schedule(3, Switch::Preempt), running);
                 }
             }
-            let waiting: Vec<_> =
-                model.levels.iter().rev().flatten().copied().filter(|n| Some(*n) != running).collect();
+            let all = model.levels.iter().rev().flatten().copied();
+            let waiting: Vec<_> = all.filter(|n| Some(*n) != running).collect();
             let queued: Vec<_> = cpu.queue.queued().map(|entity| cpu.number(entity)).collect();
             prop_assert_eq!(queued, waiting);
         }

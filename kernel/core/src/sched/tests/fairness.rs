@@ -12,6 +12,12 @@ fn lag_ticks(cpu: &Cpu, n: usize) -> i128 {
     lag(cpu, n) as i128 * cpu.entities[n].weight() as i128 / 1024
 }
 
+/// What the entity may run before its deadline, in virtual time.
+fn slice_left(cpu: &Cpu, n: usize) -> u64 {
+    let entity = &cpu.entities[n];
+    entity.deadline.get().wrapping_sub(entity.vruntime.get())
+}
+
 #[test]
 fn yielding_entities_alternate() {
     let mut cpu = Cpu::with(&[fair(0), fair(0)]);
@@ -97,14 +103,16 @@ proptest! {
         for n in 0..nices.len() {
             let share = elapsed * cpu.entities[n].weight() as f64 / total as f64;
             let run = cpu.info(n).run_ticks as f64;
-            prop_assert!((run - share).abs() <= 3_000.0 + switches as f64, "{n}: {run} for {share}");
+            let error = (run - share).abs();
+            prop_assert!(error <= 3_000.0 + switches as f64, "{n}: {run} for {share}");
             if share >= 100.0 * 3_000.0 {
                 prop_assert!((run / share - 1.0).abs() < 0.02, "{n}: {run} for {share}");
             }
         }
     }
 
-    /// Lag is what it was when an entity comes back from sleep or from elsewhere, whoever is there meanwhile.
+    /// Lag is what it was when an entity comes back from sleep or from elsewhere, whoever is there
+    /// meanwhile.
     #[test]
     fn lag_survives(
         nices in proptest::collection::vec(-20i8..20, 3..6),
@@ -123,20 +131,20 @@ proptest! {
         prop_assume!(cpu.queue.current() == Some(cpu.pointer(traveller)));
         let limit = 2 * cpu.entities[traveller].slice_virtual.get() as i64;
         let before = lag(&cpu, traveller).clamp(-limit, limit);
-        let left = cpu.entities[traveller].deadline.get().wrapping_sub(cpu.entities[traveller].vruntime.get());
+        let left = slice_left(&cpu, traveller);
         cpu.schedule(0, how);
         cpu.now += away;
-        let _ = cpu.enqueue(traveller, match how { Switch::Block => Enqueue::Wakeup, _ => Enqueue::Migrated });
+        let slept = how == Switch::Block;
+        let _ = cpu.enqueue(traveller, if slept { Enqueue::Wakeup } else { Enqueue::Migrated });
         let after = lag(&cpu, traveller);
-        if how == Switch::Block && before < 0 {
+        if slept && before < 0 {
             // A debt is paid by sleeping, and never more than paid.
             prop_assert!((before - 2..=2).contains(&after), "{after} for {before}");
         } else {
             prop_assert!((after - before).abs() <= 2, "{after} for {before}");
         }
-        let entity = &cpu.entities[traveller];
-        let request = entity.deadline.get().wrapping_sub(entity.vruntime.get());
-        prop_assert_eq!(request, if how == Switch::Block { entity.slice_virtual.get() } else { left });
+        let expected = if slept { cpu.entities[traveller].slice_virtual.get() } else { left };
+        prop_assert_eq!(slice_left(&cpu, traveller), expected);
     }
 
     /// A change of the nice value keeps what is owed in real time, and nobody else's lag.

@@ -2,7 +2,8 @@
 //!
 //! - `classes.rs`: examples and a naive model of the real-time class
 //! - `fairness.rs`: what the fair class promises about shares and lag
-//! - `simulation.rs`: two CPUs under random operations, every invariant and account checked after each
+//! - `simulation.rs`: two CPUs under random operations, every invariant and account checked after
+//!   each
 
 mod classes;
 mod fairness;
@@ -84,7 +85,8 @@ impl Cpu {
 
     fn enqueue(&mut self, n: usize, why: Enqueue) -> Preempt {
         let entity = self.pointer(n);
-        // SAFETY: the entities live as long as the queue; the tests only enqueue those that are off.
+        // SAFETY: the entities live as long as the queue; the tests only enqueue those that are
+        // off.
         unsafe { self.queue.enqueue(entity, self.now, why) }
     }
 

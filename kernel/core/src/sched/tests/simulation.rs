@@ -165,7 +165,8 @@ impl World {
         }
     }
 
-    /// Who may run next, computed the obvious way; none if nothing is runnable then. Ties may go either way.
+    /// Who may run next, computed the obvious way; none if nothing is runnable then. Ties may go
+    /// either way.
     fn expected(&mut self, cpu: usize, why: Switch) -> Option<Vec<usize>> {
         let running = self.running(cpu);
         let stays = matches!(why, Switch::Yield | Switch::Preempt);
