@@ -279,7 +279,7 @@ mod loom_tests {
             let mut got = Vec::new();
             cpu.idle.resume();
             cpu.collect(&mut got);
-            if got.is_empty() {
+            while got.is_empty() {
                 cpu.interrupt.wait();
                 cpu.collect(&mut got);
             }

@@ -4,20 +4,28 @@
 //! with unit tests, property tests, loom and Miri. The kernel supplies time, CPU numbers and locks.
 //!
 //! Floors, bottom up; a module imports only from those above it in this list:
+//! - [`args`]: parameters of applications
 //! - [`cpuset`]: sets of CPUs; [`tree`]: an intrusive ordered tree
 //! - [`timer_queue`]: timers in the order in which they expire
 //! - [`sched`]: which task a CPU runs next, and which CPU a task runs on
 //! - [`frames`]: physical memory: the buddy allocator, per-CPU caches, reference counts
+//! - [`epoch`]: when memory that is read without a lock may be freed
+//! - [`idr`]: ids to pointers, looked up without a lock
 //! - [`inbox`], [`idle`]: how a CPU hands a woken task to another, and when it must interrupt it
 //! - [`trace`]: rings, packets and the wire format
 #![no_std]
 
+extern crate alloc;
+
 #[cfg(test)]
 extern crate std;
 
+pub mod args;
 pub mod cpuset;
+pub mod epoch;
 pub mod frames;
 pub mod idle;
+pub mod idr;
 pub mod inbox;
 pub mod sched;
 pub(crate) mod shim;
