@@ -81,13 +81,13 @@ impl Model {
         let now = event.time_ticks;
         self.settle(event);
         match event.known() {
-            Known::SchedSwitch { next, prev_state, .. } => {
-                self.switch(event, next, prev_state);
+            Known::SchedSwitch { next, prev_state, seq } => {
+                self.switch(event, next, prev_state, seq);
             }
-            Known::SchedWakeup { pid, .. } => {
+            Known::SchedWakeup { pid, seq, .. } => {
                 self.cpu(event.cpu).wakeups_sent += 1;
                 if pid != 0 {
-                    self.task(pid).wake(now);
+                    self.task(pid).wake(now, seq);
                 }
             }
             Known::SchedEnqueue { pid, .. } if pid != 0 => self.task(pid).enqueue(now),
@@ -155,7 +155,7 @@ impl Model {
         }
     }
 
-    fn switch(&mut self, event: &EventRef<'_>, next: u32, prev_state: u8) {
+    fn switch(&mut self, event: &EventRef<'_>, next: u32, prev_state: u8, seq: u8) {
         let now = event.time_ticks;
         let cpu = self.cpu(event.cpu);
         cpu.account(now);
@@ -165,7 +165,7 @@ impl Model {
             self.task(event.pid).switch_out(now, TaskState::from_number(prev_state));
         }
         if next != 0 {
-            self.task(next).switch_in(now, event.cpu);
+            self.task(next).switch_in(now, event.cpu, seq);
         }
     }
 

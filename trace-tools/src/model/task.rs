@@ -162,6 +162,8 @@ pub struct Task {
     pub(super) state: State,
     /// A wake-up that came while it ran.
     woken_while_running: bool,
+    /// Number of the wake-up that the last switch-in answered.
+    answered: Option<u8>,
 }
 
 impl Task {
@@ -190,6 +192,7 @@ impl Task {
             wake_latencies_ticks: Vec::new(),
             state: State::Unknown,
             woken_while_running: false,
+            answered: None,
         }
     }
 
@@ -198,9 +201,11 @@ impl Task {
         self.created_ticks.is_some() || self.switches > 0 || self.exited_ticks.is_some()
     }
 
-    pub(super) fn wake(&mut self, now: u64) {
+    pub(super) fn wake(&mut self, now: u64, seq: u8) {
         self.wakeups += 1;
         match self.state {
+            // The clocks disagree: this is the wake-up that made it run.
+            State::Running { .. } if self.answered == Some(seq) => {}
             State::Running { .. } => self.woken_while_running = true,
             State::Ready { .. } => {}
             State::Blocked { .. } | State::Unknown | State::Dead => {
@@ -224,8 +229,9 @@ impl Task {
         };
     }
 
-    pub(super) fn switch_in(&mut self, now: u64, cpu: u16) {
+    pub(super) fn switch_in(&mut self, now: u64, cpu: u16, seq: u8) {
         self.switches += 1;
+        self.answered = Some(seq);
         match self.state {
             State::Ready { since_ticks, woken } => self.waited(since_ticks, now, woken),
             State::Blocked { since_ticks, woken_before: true } => {

@@ -140,7 +140,17 @@ pub fn report_text(report: &Report, limit: Option<usize>) -> String {
         tasks.add_row(row);
     }
     let mut cpus = table(
-        &["CPU", "busy", "idle", "busy %", "switches", "interrupts", "IPIs sent", "wakeups"],
+        &[
+            "CPU",
+            "busy",
+            "idle",
+            "unknown",
+            "busy %",
+            "switches",
+            "interrupts",
+            "IPIs sent",
+            "wakeups",
+        ],
         0,
     );
     for cpu in &report.cpus {
@@ -148,6 +158,7 @@ pub fn report_text(report: &Report, limit: Option<usize>) -> String {
             cpu.cpu.to_string(),
             duration(cpu.busy_ticks, hz),
             duration(cpu.idle_ticks, hz),
+            duration(cpu.unknown_ticks, hz),
             percent(cpu.busy_ticks, cpu.busy_ticks + cpu.idle_ticks),
             cpu.switches.to_string(),
             cpu.interrupts.to_string(),

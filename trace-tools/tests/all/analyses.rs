@@ -130,6 +130,23 @@ fn a_wakeup_on_the_way_to_sleep_counts_from_the_switch() {
 }
 
 #[test]
+fn a_wakeup_that_a_slow_clock_dates_after_its_switch_does_not_count_for_the_next() {
+    let report = reported(&[
+        (
+            0,
+            &[
+                (100, SWITCH, switch(7, 0, 1)),
+                (300, SWITCH, switch(0, 1, 0)),
+                (900, SWITCH, switch(7, 0, 2)),
+            ],
+        ),
+        (5, &[(10, WAKEUP, wakeup(7, 0, 0)), (110, WAKEUP, wakeup(7, 0, 1))]),
+    ]);
+    let woken = report.tasks.iter().find(|task| task.pid == 7).unwrap();
+    assert_eq!((woken.wake_latency.count, woken.wake_latency.max_ticks), (1, 90));
+}
+
+#[test]
 fn a_pid_used_again_is_another_task() {
     let new = |pid: u32| Fields::new().int(pid.to_le_bytes()).int(2u32.to_le_bytes());
     let trace = trace(&[(
