@@ -5,6 +5,7 @@
 //!
 //! Floors, bottom up; a module imports only from those above it in this list:
 //! - [`args`]: parameters of applications
+//! - [`firmware`]: what firmware and boot loaders tell: memory, CPUs
 //! - [`cpuset`]: sets of CPUs; [`tree`]: an intrusive ordered tree
 //! - [`timer_queue`]: timers in the order in which they expire
 //! - [`sched`]: which task a CPU runs next, and which CPU a task runs on
@@ -23,6 +24,7 @@ extern crate std;
 pub mod args;
 pub mod cpuset;
 pub mod epoch;
+pub mod firmware;
 pub mod frames;
 pub mod idle;
 pub mod idr;
