@@ -194,11 +194,11 @@ impl Machine {
         }
     }
 
-    /// Looks for contradictions, and at the files that QEMU would only complain about obscurely.
+    /// Looks for contradictions among the options; no file is looked at.
     ///
     /// # Errors
-    /// [`Error::Combination`] or [`Error::File`], with what to change.
-    pub fn check(&self) -> Result<()> {
+    /// [`Error::Combination`], with what to change.
+    pub fn check_options(&self) -> Result<()> {
         if !(1..=255).contains(&self.cpus) {
             return Err(Error::Combination(format!("{} CPUs: must be 1 to 255", self.cpus)));
         }
@@ -218,6 +218,15 @@ impl Machine {
                 "the kernel command line holds the control character {bad:?}; it must be one line"
             )));
         }
+        Ok(())
+    }
+
+    /// Looks for contradictions, and at the files that QEMU would only complain about obscurely.
+    ///
+    /// # Errors
+    /// [`Error::Combination`] or [`Error::File`], with what to change.
+    pub fn check(&self) -> Result<()> {
+        self.check_options()?;
         check_kernel(&self.kernel)?;
         if let Some(bundle) = &self.bundle {
             std::fs::File::open(bundle).map_err(|error| Error::File {

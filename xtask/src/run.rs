@@ -184,27 +184,30 @@ fn exit_code(status: &Status, timeout_seconds: u64) -> u8 {
 
 /// The machine that the options ask for, with the image built.
 fn describe(project: &Project, options: &Options, app: Option<&App>) -> Result<Machine> {
-    let (boot, limine) = choose_boot(options, || Limine::find(&project.target_dir))?;
-    let mut needs = vec![Need::Qemu];
-    match boot {
-        Boot::Pvh => {}
-        Boot::LimineBios => needs.push(Need::Xorriso),
-        Boot::LimineUefi => needs.extend([Need::Xorriso, Need::Ovmf]),
-    }
-    setup::ensure(&needs)?;
-    let kernel = build::image(project, Profile::new(options.checked), app)?;
-    let mut machine = Machine::new(kernel);
+    let mut machine = Machine::new(PathBuf::new());
     machine.machine_type = options.machine;
     machine.cpus = options.smp;
     machine.memory = options.memory;
     machine.accel = options.accel;
     machine.clock = if options.icount { Clock::Instructions } else { Clock::Host };
     machine.seed = options.seed;
-    machine.boot = boot;
-    machine.limine = limine;
+    if let Door::Only(boot) = options.boot {
+        machine.boot = boot;
+    }
     machine.cmdline = cmdline(options, app)?;
     machine.port = options.trace_out;
     machine.timeout = Some(Duration::from_secs(options.timeout));
+    // Before anything is installed or built for it.
+    machine.check_options()?;
+    (machine.boot, machine.limine) = choose_boot(options, || Limine::find(&project.target_dir))?;
+    let mut needs = vec![Need::Qemu];
+    match machine.boot {
+        Boot::Pvh => {}
+        Boot::LimineBios => needs.push(Need::Xorriso),
+        Boot::LimineUefi => needs.extend([Need::Xorriso, Need::Ovmf]),
+    }
+    setup::ensure(&needs)?;
+    machine.kernel = build::image(project, Profile::new(options.checked), app)?;
     Ok(machine)
 }
 
