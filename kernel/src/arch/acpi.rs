@@ -1,13 +1,16 @@
-//! Which CPUs there are: the MADT, found and validated by `acpi`.
+//! Which CPUs there are: the MADT, found and validated by `acpi`, its entries walked by
+//! [`orrery_core::firmware::madt`].
 //!
-//! Its entries are walked here, with bounds, since firmware may be broken: whatever is wrong with
-//! the tables, the kernel runs on, if need be with the boot CPU alone.
+//! Firmware may be broken. Whatever is wrong with the tables, the kernel runs on, if need be with
+//! the boot CPU alone; so what `acpi` takes on trust (addresses and lengths) is checked here.
 
 use core::fmt;
 use core::ptr::NonNull;
 
 use acpi::madt::Madt;
+use acpi::sdt::SdtHeader;
 use acpi::{AcpiError, AcpiHandler, AcpiTables, PhysicalMapping};
+use orrery_core::firmware::madt::{DamagedEntry, usable_cpus};
 use x86_64::PhysAddr;
 
 use super::percpu::MAX_CPUS;
@@ -59,11 +62,10 @@ pub enum Error {
     NoRootPointer,
     /// A table is missing or damaged.
     Table(AcpiError),
-    /// An entry of the MADT is longer than what is left, or shorter than its kind.
-    MadtEntry {
-        /// Its offset in the table, bytes.
-        offset: usize,
-    },
+    /// The root pointer or the root table has an impossible length.
+    RootLength,
+    /// The MADT is damaged.
+    Madt(DamagedEntry),
     /// The boot CPU is not in the list.
     BootCpuMissing {
         /// Its local APIC id.
@@ -78,7 +80,8 @@ impl fmt::Display for Error {
                 f.write_str("the loader passed no ACPI root pointer (with QEMU's microvm: acpi=on)")
             }
             Self::Table(why) => write!(f, "ACPI tables: {why:?}"),
-            Self::MadtEntry { offset } => write!(f, "ACPI MADT: damaged entry at offset {offset}"),
+            Self::RootLength => f.write_str("ACPI tables: the root has an impossible length"),
+            Self::Madt(entry) => write!(f, "{entry}"),
             Self::BootCpuMissing { apic_id } => {
                 write!(f, "ACPI MADT: does not list the boot CPU, APIC id {apic_id}")
             }
@@ -92,6 +95,7 @@ impl fmt::Display for Error {
 /// [`Error`], in which case nothing is known but the boot CPU.
 pub(super) fn cpus(rsdp: Option<u64>, boot_apic_id: u32) -> Result<Cpus, Error> {
     let rsdp = rsdp.ok_or(Error::NoRootPointer)?;
+    check_root(rsdp)?;
     // SAFETY: the loader vouches for the address; `Mapper` maps whatever is asked for.
     let tables = unsafe { AcpiTables::from_rsdp(Mapper, rsdp as usize) }.map_err(Error::Table)?;
     let madt = tables.find_table::<Madt>().map_err(Error::Table)?;
@@ -104,19 +108,10 @@ pub(super) fn cpus(rsdp: Option<u64>, boot_apic_id: u32) -> Result<Cpus, Error> 
     };
     let mut cpus = Cpus::only(boot_apic_id);
     let mut boot_cpu_listed = false;
-    let mut offset = size_of::<Madt>();
-    while offset < bytes.len() {
-        let rest = &bytes[offset..];
-        let entry = match rest {
-            [_, len, ..] if *len >= 2 => rest.get(..usize::from(*len)),
-            _ => None,
-        };
-        let entry = entry.ok_or(Error::MadtEntry { offset })?;
-        if let Some(apic_id) = usable_cpu(entry).ok_or(Error::MadtEntry { offset })? {
-            boot_cpu_listed |= apic_id == boot_apic_id;
-            cpus.push(apic_id);
-        }
-        offset += entry.len();
+    for apic_id in usable_cpus(bytes) {
+        let apic_id = apic_id.map_err(Error::Madt)?;
+        boot_cpu_listed |= apic_id == boot_apic_id;
+        cpus.push(apic_id);
     }
     if !boot_cpu_listed {
         return Err(Error::BootCpuMissing { apic_id: boot_apic_id });
@@ -124,17 +119,34 @@ pub(super) fn cpus(rsdp: Option<u64>, boot_apic_id: u32) -> Result<Cpus, Error> 
     Ok(cpus)
 }
 
-/// The local APIC id in a MADT entry (ACPI 6.5, 5.2.12.2 and 5.2.12.12), if it is a usable CPU.
-/// `None` for an entry that is too short.
-fn usable_cpu(entry: &[u8]) -> Option<Option<u32>> {
-    let word = |at: usize| Some(u32::from_le_bytes(*entry.get(at..)?.first_chunk()?));
-    let (apic_id, flags) = match entry[0] {
-        0 => (u32::from(*entry.get(3)?), word(4)?),
-        9 => (word(4)?, word(8)?),
-        _ => return Some(None),
+/// Checks the two lengths that `acpi` follows before it has seen a valid checksum, or subtracts
+/// from.
+fn check_root(rsdp: u64) -> Result<(), Error> {
+    /// Bytes of a root pointer of revision 2 and later (ACPI 6.5, 5.2.5.3).
+    const RSDP_BYTES: u64 = 36;
+    const REVISION_AT: u64 = 15;
+    const RSDT_AT: u64 = 16;
+    const LENGTH_AT: u64 = 20;
+    const XSDT_AT: u64 = 24;
+
+    let word = |at: u64| -> u32 {
+        // SAFETY: a word of memory that the loader or the root pointer names; `Mapper` maps it, or
+        // shows zeroes.
+        unsafe {
+            Mapper.map_physical_region::<u32>(at as usize, 4).virtual_start().read_unaligned()
+        }
     };
-    let enabled = flags & 1 != 0;
-    Some(enabled.then_some(apic_id))
+    let revision = word(rsdp + REVISION_AT - 3) >> 24;
+    let root = match revision {
+        0 => u64::from(word(rsdp + RSDT_AT)),
+        _ if u64::from(word(rsdp + LENGTH_AT)) > RSDP_BYTES => return Err(Error::RootLength),
+        _ => u64::from(word(rsdp + XSDT_AT)) | u64::from(word(rsdp + XSDT_AT + 4)) << 32,
+    };
+    /// Where every table has its length (ACPI 6.5, 5.2.6).
+    const TABLE_LENGTH_AT: u64 = 4;
+    let len_bytes = word(root.saturating_add(TABLE_LENGTH_AT)) as usize;
+    let possible = size_of::<SdtHeader>()..=TABLE_LIMIT_BYTES;
+    if possible.contains(&len_bytes) { Ok(()) } else { Err(Error::RootLength) }
 }
 
 /// Lets `acpi` read physical memory. Firmware's memory that is not in the direct map is mapped for

@@ -94,9 +94,9 @@ impl Frame {
     }
 }
 
-/// Vector of #PF.
+/// Vector of the page fault.
 pub const PAGE_FAULT: u64 = 14;
-/// Vector of #DF.
+/// Vector of the double fault.
 pub const DOUBLE_FAULT: u64 = 8;
 const NMI: u64 = 2;
 

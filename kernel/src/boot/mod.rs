@@ -6,12 +6,11 @@
 //! boot stack, with interrupts off, and can report errors only as raw text on COM1 ([`die`]).
 
 pub mod limine;
-pub mod memory_map;
 pub mod pvh;
 
 use core::cell::UnsafeCell;
 
-pub use memory_map::{MemoryKind, MemoryMap, MemoryRange};
+pub use orrery_core::firmware::memory_map::{MemoryKind, MemoryMap, MemoryRange};
 
 use crate::arch::stacks::BOOT_STACKS;
 use crate::drivers::exit::{self, ExitStatus};
