@@ -58,6 +58,16 @@ fn round_robin_takes_turns_each_quantum() {
 }
 
 #[test]
+fn every_turn_is_a_whole_quantum() {
+    let mut cpu = Cpu::with(&[round_robin(5), round_robin(5), round_robin(5)]);
+    cpu.schedule(0, Switch::Preempt);
+    for turn in 1..=9 {
+        assert_eq!(cpu.run_to_next_event(), Some(turn % 3));
+        assert_eq!(cpu.now, turn as u64 * 10_000);
+    }
+}
+
+#[test]
 fn a_lone_entity_needs_no_tick() {
     for policy in [fair(0), round_robin(3), fifo(3)] {
         let mut cpu = Cpu::with(&[policy]);

@@ -42,6 +42,21 @@ fn a_yielding_entity_does_not_run_away() {
 }
 
 #[test]
+fn yielding_saves_nothing_up() {
+    let mut cpu = Cpu::with(&[fair(0), fair(0)]);
+    cpu.schedule(0, Switch::Preempt);
+    for _ in 0..50 {
+        // One yields at once, the other uses all it gets.
+        if cpu.queue.current() == Some(cpu.pointer(0)) {
+            assert_eq!(cpu.schedule(1, Switch::Yield), Some(1));
+        } else {
+            cpu.run_to_next_event();
+        }
+        assert!(lag(&cpu, 0) <= 3_000, "lag {}", lag(&cpu, 0));
+    }
+}
+
+#[test]
 fn a_woken_sleeper_preempts_a_hog() {
     let mut cpu = Cpu::with(&[fair(0), fair(0)]);
     cpu.schedule(0, Switch::Preempt);
