@@ -130,7 +130,7 @@ pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
         None => project.out_dir()?.join("last.orrec"),
     };
     let show = if options.events { Show::Events } else { Show::Console };
-    let mut watch = Watch::new(&machine.kernel, &recording, show)?;
+    let mut watch = Watch::open(&machine.kernel, &recording, show)?;
     let interrupted = interrupt_flag()?;
     let mut running = machine.start()?;
     let status = running.follow(|port, bytes| watch.push(port, bytes))?;

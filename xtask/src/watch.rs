@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use machine::Port;
 use std::{
     fs::File,
-    io::{BufWriter, StdoutLock, Write},
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
 use trace_tools::{
@@ -54,34 +54,32 @@ struct Stream {
 /// Where things are shown.
 struct Screen {
     output: Output,
-    elf: Vec<u8>,
+    /// The image, for the names in a backtrace.
+    image: Vec<u8>,
     /// Whether the console's last character began a new line.
     at_line_start: bool,
 }
 
 enum Output {
-    Console(StdoutLock<'static>),
-    Events(Box<EventWriter<'static, BufWriter<StdoutLock<'static>>>>),
+    Console(Box<dyn Write>),
+    Events(Box<EventWriter<'static, Box<dyn Write>>>),
 }
 
 impl Watch {
-    /// Prepares to watch a run of the image `elf` and to keep its trace in the file `recording`.
+    /// Prepares to watch a run of the image `elf`, to show it on standard output, and to keep its trace in the
+    /// file `recording`.
     ///
     /// # Errors
     /// Where the image cannot be read or the recording cannot be created.
-    pub fn new(elf: &Path, recording: &Path, show: Show) -> Result<Self> {
-        let bytes = std::fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
-        let decoder = Decoder::new(Schema::from_elf(&bytes)?)?;
-        let stdout = std::io::stdout().lock();
-        let output = match show {
-            Show::Console => Output::Console(stdout),
-            Show::Events => Output::Events(Box::new(EventWriter::new(
-                BufWriter::new(stdout),
-                views::Format::Text,
-                decoder.clone(),
-                None,
-            ))),
-        };
+    pub fn open(elf: &Path, recording: &Path, show: Show) -> Result<Self> {
+        let image = std::fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
+        let decoder = Decoder::new(Schema::from_elf(&image)?)?;
+        let output = Box::new(BufWriter::new(std::io::stdout()));
+        let screen = Screen::new(output, show, &decoder, image);
+        Self::new(decoder, screen, elf, recording)
+    }
+
+    fn new(decoder: Decoder, screen: Screen, elf: &Path, recording: &Path) -> Result<Self> {
         // Now, rather than when the first packet comes: a wrong path should not cost a boot.
         File::create(recording)
             .with_context(|| format!("cannot create the recording {}", recording.display()))?;
@@ -90,7 +88,7 @@ impl Watch {
             recording: recording.into(),
             com1: Stream::new(decoder.clone()),
             virtio: Stream::new(decoder),
-            screen: Screen { output, elf: bytes, at_line_start: true },
+            screen,
         })
     }
 
@@ -182,6 +180,22 @@ fn start(path: &Path, schema: &Schema) -> Result<recording::Writer<BufWriter<Fil
 }
 
 impl Screen {
+    fn new(output: Box<dyn Write>, show: Show, decoder: &Decoder, image: Vec<u8>) -> Self {
+        let output = match show {
+            Show::Console => Output::Console(output),
+            Show::Events => {
+                let decoder = decoder.clone();
+                Output::Events(Box::new(EventWriter::new(
+                    output,
+                    views::Format::Text,
+                    decoder,
+                    None,
+                )))
+            }
+        };
+        Self { output, image, at_line_start: true }
+    }
+
     fn show(&mut self, item: &Item<'_>) -> Result<()> {
         if let Item::Panic(panic) = item {
             self.end_line()?;
@@ -200,7 +214,7 @@ impl Screen {
 
     fn panic_text(&self, panic: &Panic) -> String {
         // Without symbols a backtrace of addresses is still worth showing.
-        views::panic_text(panic, Symboliser::from_elf(&self.elf).ok().as_ref())
+        views::panic_text(panic, Symboliser::from_elf(&self.image).ok().as_ref())
     }
 
     fn end_line(&mut self) -> Result<()> {
@@ -253,14 +267,17 @@ impl Summary {
             }
             Self::Traced { trace, recording, elf } => (trace, recording, elf),
         };
-        let mut text = String::new();
-        if !trace.is_empty() {
+        let text = if trace.is_empty() {
+            format!("{}\n", account(trace))
+        } else {
             let report = analyses::report(trace, &Model::replay(trace));
-            text = format!("\n{}\n", views::report_text(&report, Some(REPORT_TASKS)));
-        }
-        text += &account(trace);
+            format!("\n{}", views::report_text(&report, Some(REPORT_TASKS)))
+        };
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{text}").context("cannot write the report")?;
+        stdout.write_all(text.as_bytes()).context("cannot write the report")?;
+        if !trace.is_whole() {
+            eprintln!("warning: {}", account(trace));
+        }
         let recording = shown(recording);
         eprintln!("recording: {recording}");
         eprintln!("next: cargo trace report {recording}   (every task)");
@@ -304,4 +321,117 @@ fn account(trace: &Trace) -> String {
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+    use trace_tools::{
+        input::Input,
+        synthetic::{self, Block, Fields, STATEMENTS},
+    };
+
+    /// A screen that tests can look at.
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Paper {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// Two switches on CPU 1, some console text, and an end.
+    fn stream() -> Vec<u8> {
+        let mut stream = synthetic::Stream::new(2, orrery_core::trace::wire::Encoding::Compact);
+        stream.hello();
+        stream.console(5, b"up\nand ");
+        let mut block = Block::new(1, 10, 0);
+        for (offset, next) in [(0, 7u32), (5, 0)] {
+            block.record(0, offset, &Fields::new().int(next.to_le_bytes()).int([1, 0]));
+        }
+        stream.block(&block);
+        stream.console(20, b"running");
+        stream.end(0);
+        stream.bytes()
+    }
+
+    struct Run {
+        dir: tempfile::TempDir,
+        paper: Paper,
+        watch: Watch,
+    }
+
+    fn run(show: Show) -> Run {
+        let dir = tempfile::tempdir().unwrap();
+        let decoder = Decoder::new(synthetic::schema(&STATEMENTS).unwrap()).unwrap();
+        let paper = Paper::default();
+        let screen = Screen::new(Box::new(paper.clone()), show, &decoder, Vec::new());
+        let watch =
+            Watch::new(decoder, screen, Path::new("/elf"), &dir.path().join("r.orrec")).unwrap();
+        Run { dir, paper, watch }
+    }
+
+    #[test]
+    fn a_run_is_shown_kept_and_summed_up() {
+        for port in [Port::Com1, Port::Virtio] {
+            let mut run = run(Show::Console);
+            run.watch.push(Port::Com1, b"firmware speaks").unwrap();
+            for byte in stream().chunks(7) {
+                run.watch.push(port, byte).unwrap();
+            }
+            let Summary::Traced { trace, recording, .. } = run.watch.finish().unwrap() else {
+                panic!("no trace")
+            };
+            assert_eq!(run.paper.text(), "up\nand running\n");
+            assert!(trace.is_whole());
+            assert_eq!(trace.len(), 2);
+            assert!(
+                account(&trace).starts_with("trace: 2 events from 1 CPUs"),
+                "{}",
+                account(&trace)
+            );
+            let kept = Input::open(&recording, None).unwrap().into_trace(|_| {}).unwrap();
+            assert_eq!(kept.len(), 2);
+            assert!(kept.is_whole());
+            drop(run.dir);
+        }
+    }
+
+    #[test]
+    fn events_are_shown_as_lines() {
+        let mut run = run(Show::Events);
+        run.watch.push(Port::Virtio, &stream()).unwrap();
+        run.watch.finish().unwrap();
+        assert_eq!(run.paper.text().matches("sched_switch").count(), 2, "{}", run.paper.text());
+    }
+
+    #[test]
+    fn a_guest_that_never_greets_is_quoted() {
+        let mut run = run(Show::Console);
+        run.watch.push(Port::Com1, &[b'.'; 3 * FOREIGN_LEN_BYTES]).unwrap();
+        run.watch.push(Port::Com1, b"PANIC: no kernel").unwrap();
+        let Summary::Silent(text) = run.watch.finish().unwrap() else { panic!("a trace") };
+        assert!(text.ends_with("PANIC: no kernel") && text.len() <= FOREIGN_LEN_BYTES);
+    }
+
+    #[test]
+    fn a_missing_end_is_said() {
+        let mut run = run(Show::Console);
+        let bytes = stream();
+        run.watch.push(Port::Virtio, &bytes[..bytes.len() - 10]).unwrap();
+        let Summary::Traced { trace, .. } = run.watch.finish().unwrap() else { panic!() };
+        assert!(account(&trace).ends_with("; it has no end"), "{}", account(&trace));
+    }
 }
