@@ -1,2 +1,42 @@
 //! The kernel.
+//!
+//! # Floors
+//!
+//! Bottom up; a module imports only from those before it in this list (calls upwards go through
+//! hooks that `main.rs` installs):
+//!
+//! 1. [`arch`]: all that knows x86-64
+//! 2. [`sync`]: spinlocks, preemption off
+//! 3. [`boot`], [`mm`], [`drivers`]: what the loader told, memory, devices
+//! 4. [`trace`], [`console`]: events, packets, text
+//! 5. [`sched`]: tasks, run queues, the switch, wakeups, timers, wait queues
+//! 6. [`task`]: birth, numbers, death
+//! 7. [`panic`], [`power`]: how it ends
+//! 8. [`app`], [`workloads`], [`init`]: what it is all for
+//!
+//! Where floors 4 and 5 meet they know each other: events are recorded by the scheduler, and the
+//! trace's drain is a task.
+//!
+//! Logic that needs no hardware is in the crate `orrery_core`. The boot story is `main.rs`; start
+//! reading there.
 #![no_std]
+
+extern crate alloc;
+
+pub mod app;
+pub mod arch;
+pub mod boot;
+pub mod console;
+pub mod drivers;
+pub mod init;
+pub mod mm;
+pub mod options;
+pub mod panic;
+pub mod power;
+pub mod sched;
+pub mod sync;
+pub mod task;
+pub mod trace;
+pub mod workloads;
+
+pub use options::seed;

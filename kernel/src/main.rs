@@ -1,7 +1,38 @@
-//! The image.
+//! The boot story, top to bottom.
 #![no_std]
 #![no_main]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
+
+#[cfg(feature = "app")]
+extern crate app as _;
+
+use orrery::boot::BootInfo;
+use orrery::{arch, init, mm, options, panic, sched, trace};
+
+static HOOKS: arch::Hooks = arch::Hooks {
+    interrupt: sched::interrupt::on_interrupt,
+    preempt: sched::switch::preempt_current,
+    lock_contended: trace::on_lock_contended,
+    fatal_exception: panic::on_exception,
+    page_fault: panic::on_page_fault,
+    stop: panic::on_stop,
+};
+
+/// Where every loader's door leads to: the boot CPU, on the boot stack, interrupts off.
+#[unsafe(no_mangle)]
+fn kernel_main(boot: &'static BootInfo) -> ! {
+    // SAFETY: each once, in this order, on the boot CPU with interrupts off.
+    let platform = unsafe {
+        arch::init_boot_cpu();
+        mm::init(boot);
+        arch::set_hooks(&HOOKS);
+        arch::init_platform(boot)
+    };
+    options::parse(boot.command_line());
+    // From here on the boot CPU is its own idle task, though nothing else runs yet.
+    sched::init_boot_cpu();
+    let others = arch::smp::start_others(&platform.cpus, sched::run_secondary);
+    trace::init(boot.command_line());
+    init::announce(boot, &platform, &others);
+    init::create();
+    sched::idle::run()
 }

@@ -12,6 +12,7 @@
 //! - [`frames`]: physical memory: the buddy allocator, per-CPU caches, reference counts
 //! - [`epoch`]: when memory that is read without a lock may be freed
 //! - [`idr`]: ids to pointers, looked up without a lock
+//! - [`pid`]: PIDs and PID namespaces
 //! - [`inbox`], [`idle`]: how a CPU hands a woken task to another, and when it must interrupt it
 //! - [`trace`]: rings, packets and the wire format
 #![no_std]
@@ -29,6 +30,7 @@ pub mod frames;
 pub mod idle;
 pub mod idr;
 pub mod inbox;
+pub mod pid;
 pub mod sched;
 pub(crate) mod shim;
 pub mod timer_queue;

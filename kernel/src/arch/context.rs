@@ -16,7 +16,7 @@ pub struct Context {
 }
 
 /// What a new task begins with: `previous` is what [`switch`] would have returned.
-pub type Entry = extern "sysv64" fn(previous: *mut Context, argument: usize) -> !;
+pub type Entry = extern "sysv64" fn(previous: *mut (), argument: usize) -> !;
 
 impl Context {
     /// A context that nobody has suspended yet.
@@ -48,23 +48,23 @@ impl Default for Context {
     }
 }
 
-/// First instructions of a new task, on the stack that [`Context::prepare`] made. RDI is the
-/// previous context, as for every resumed task. The zero RBP ends backtraces.
+/// First instructions of a new task, on the stack that [`Context::prepare`] made. RDI is who
+/// was suspended, as for every resumed task. The zero RBP ends backtraces.
 #[unsafe(naked)]
 extern "sysv64" fn begin() -> ! {
     naked_asm!("pop rsi", "pop rax", "xor ebp, ebp", "call rax", "ud2")
 }
 
-/// Suspends the running task in `previous` and resumes `next`. Returns when somebody resumes
-/// `previous`, and tells whose context was suspended for that.
+/// Suspends the running task and resumes `next`, whose contexts lie `OFFSET` bytes into what the
+/// pointers point to. Returns when somebody resumes `previous`, and tells who was suspended for that.
 ///
 /// # Safety
-/// Interrupts are off. `previous` is the running task's context; `next` was suspended by this
+/// Interrupts are off. `previous` is the running task's; `next` was suspended by this
 /// function or prepared, by a CPU whose stores are visible here (`on_cpu` was acquired), and no other
 /// CPU resumes it.
 #[inline(always)]
-pub unsafe fn switch(previous: *mut Context, next: *mut Context) -> *mut Context {
-    let suspended: *mut Context;
+pub unsafe fn switch<T, const OFFSET: usize>(previous: *mut T, next: *mut T) -> *mut T {
+    let suspended: *mut T;
     // SAFETY: by contract; all registers but RBX and RBP, which are pushed, are operands or
     // clobbered.
     unsafe {
@@ -73,14 +73,15 @@ pub unsafe fn switch(previous: *mut Context, next: *mut Context) -> *mut Context
             "push rbx",
             "lea rax, [rip + 2f]",
             "push rax",
-            "mov [rdi], rsp",
-            "mov rsp, [rsi]",
+            "mov [rdi + {offset}], rsp",
+            "mov rsp, [rsi + {offset}]",
             "ret",
             "2:",
             "pop rbx",
             "pop rbp",
             inout("rdi") previous => suspended,
             inout("rsi") next => _,
+            offset = const OFFSET,
             out("rax") _, out("rcx") _, out("rdx") _,
             out("r8") _, out("r9") _, out("r10") _, out("r11") _,
             out("r12") _, out("r13") _, out("r14") _, out("r15") _,

@@ -38,7 +38,25 @@ pub struct CpuHead {
     cpu: u32,
     /// Local APIC id of this CPU.
     apic_id: u32,
-    _reserved: u32,
+    /// The CPU's number plus one: what it puts into a lock word.
+    owner: u32,
+    /// What [`Slot`] names.
+    slots: [*const (); Slot::COUNT],
+}
+
+/// Per-CPU structures of the floors above that are reached so often that one `gs:`-relative load is
+/// worth a word in the head.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub enum Slot {
+    /// The scheduler's.
+    Scheduler = 0,
+    /// The trace ring.
+    TraceRing = 1,
+}
+
+impl Slot {
+    const COUNT: usize = 2;
 }
 
 /// A value per CPU, on a cache line of its own; `T` brings its own synchronisation.
@@ -89,7 +107,8 @@ static HEADS: Heads = Heads(UnsafeCell::new(
             preempt_count: NO_RESCHED | 1,
             cpu: 0,
             apic_id: 0,
-            _reserved: 0,
+            owner: 0,
+            slots: [core::ptr::null(); Slot::COUNT],
         }
     }; MAX_CPUS],
 ));
@@ -106,6 +125,7 @@ pub unsafe fn install(cpu: u32, apic_id: u32) {
         (*head).this = head;
         (*head).cpu = cpu;
         (*head).apic_id = apic_id;
+        (*head).owner = cpu + 1;
         x86_64::registers::model_specific::GsBase::write(x86_64::VirtAddr::from_ptr(head));
     }
 }
@@ -142,6 +162,37 @@ pub fn apic_id() -> u32 {
     read_head!(apic_id, ":e", u32, readonly)
 }
 
+/// The CPU's number plus one.
+#[inline(always)]
+pub fn owner_word() -> u32 {
+    read_head!(owner, ":e", u32, readonly)
+}
+
+/// Puts a structure of this CPU into a slot of the head of CPU `cpu`.
+///
+/// # Safety
+/// Once per slot and CPU, before [`slot`] is used there; `cpu < MAX_CPUS`.
+pub unsafe fn set_slot(cpu: u32, slot: Slot, value: &'static ()) {
+    // SAFETY: in range (caller); the word is not read before it is set (caller).
+    unsafe {
+        let head = HEADS.0.get().cast::<CpuHead>().add(cpu as usize);
+        (*head).slots[slot as usize] = value;
+    }
+}
+
+/// What [`set_slot`] put into this CPU's head.
+#[inline(always)]
+pub fn slot<const SLOT: usize>() -> *const () {
+    let value: *const ();
+    // SAFETY: GS points at this CPU's head.
+    unsafe {
+        asm!("mov {value}, gs:[{at}]", value = out(reg) value,
+            at = const offset_of!(CpuHead, slots) + SLOT * size_of::<*const ()>(),
+            options(nostack, preserves_flags, readonly));
+    }
+    value
+}
+
 /// The running task as the scheduler set it; null before the scheduler runs. The same for a task
 /// wherever it runs, so the compiler may keep it.
 #[inline(always)]
@@ -172,18 +223,16 @@ pub fn preempt_disable() {
     }
 }
 
-/// Forbids preemption one time less. True when preemption is allowed now and a reschedule is
-/// wanted: the caller must go through the scheduler.
+/// Forbids preemption one time less, and calls `reschedule` when preemption is allowed now and a
+/// reschedule is wanted.
 #[inline(always)]
-#[must_use]
-pub fn preempt_enable_wants_resched() -> bool {
-    let wants: u8;
-    // SAFETY: as `preempt_disable`.
+pub fn preempt_enable(reschedule: fn()) {
+    // SAFETY: as `preempt_disable`; the jump leaves the block by its label.
     unsafe {
-        asm!("dec dword ptr gs:[{at}]", "setz {wants}", wants = out(reg_byte) wants,
-            at = const offset_of!(CpuHead, preempt_count), options(nostack));
+        asm!("dec dword ptr gs:[{at}]", "jz {wanted}",
+            at = const offset_of!(CpuHead, preempt_count), wanted = label { reschedule() },
+            options(nostack));
     }
-    wants != 0
 }
 
 /// Forbids preemption one time less, without looking whether a reschedule is wanted.

@@ -34,9 +34,7 @@ impl Drop for PreemptOff {
 /// Forbids preemption one time less, and goes through the scheduler where that makes one due.
 #[inline(always)]
 pub fn enable() {
-    if percpu::preempt_enable_wants_resched() {
-        reschedule();
-    }
+    percpu::preempt_enable(reschedule);
 }
 
 #[cold]

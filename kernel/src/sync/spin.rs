@@ -52,17 +52,23 @@ impl<T: ?Sized> SpinLock<T> {
         SpinIrqGuard { lock: self, irq: ManuallyDrop::new(irq) }
     }
 
-    /// Takes the lock if it is free, interrupts off as [`Self::lock_irq`].
+    /// Waits for the lock where interrupts are off already: no more has to be counted.
+    #[inline(always)]
     #[track_caller]
-    pub fn try_lock_irq(&self) -> Option<SpinIrqGuard<'_, T>> {
-        let irq = IrqOff::new();
-        percpu::preempt_disable();
-        let me = percpu::cpu_id() + 1;
-        if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            return Some(SpinIrqGuard { lock: self, irq: ManuallyDrop::new(irq) });
-        }
-        percpu::preempt_enable_no_resched();
-        None
+    pub fn lock_with<'a>(&'a self, _irq: &'a IrqOff) -> SpinHeld<'a, T> {
+        self.acquire();
+        SpinHeld { lock: self }
+    }
+
+    /// Takes the lock if it is free, where interrupts are off already.
+    #[inline]
+    #[track_caller]
+    pub fn try_lock_with<'a>(&'a self, _irq: &'a IrqOff) -> Option<SpinHeld<'a, T>> {
+        let me = percpu::owner_word();
+        self.owner
+            .compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+            .then_some(SpinHeld { lock: self })
     }
 
     /// Number of the CPU that holds the lock.
@@ -86,7 +92,7 @@ impl<T: ?Sized> SpinLock<T> {
     #[inline(always)]
     #[track_caller]
     fn acquire(&self) {
-        let me = percpu::cpu_id() + 1;
+        let me = percpu::owner_word();
         if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.acquire_contended(me);
         }
@@ -127,6 +133,19 @@ pub struct SpinGuard<'a, T: ?Sized> {
 pub struct SpinIrqGuard<'a, T: ?Sized> {
     lock: &'a SpinLock<T>,
     irq: ManuallyDrop<IrqOff>,
+}
+
+/// The lock held where interrupts were off before.
+#[must_use]
+pub struct SpinHeld<'a, T: ?Sized> {
+    lock: &'a SpinLock<T>,
+}
+
+impl<T: ?Sized> Drop for SpinHeld<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.lock.release();
+    }
 }
 
 impl<T: ?Sized> Drop for SpinGuard<'_, T> {
@@ -174,3 +193,4 @@ macro_rules! deref {
 }
 deref!(SpinGuard);
 deref!(SpinIrqGuard);
+deref!(SpinHeld);

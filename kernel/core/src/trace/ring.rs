@@ -283,6 +283,16 @@ impl Ring {
         self.head.store(number + 1, Ordering::Release);
     }
 
+    /// How long the open block has been open; `None` where none is.
+    ///
+    /// # Safety
+    /// As [`Ring::reserve`].
+    pub unsafe fn open_age_ticks(&self, now_ticks: u64) -> Option<u64> {
+        // SAFETY: single writer.
+        let writer = unsafe { &*self.writer.get() };
+        (!writer.end.is_null()).then(|| now_ticks.saturating_sub(writer.base_ticks))
+    }
+
     /// [`Ring::close`] on behalf of a CPU that has been stopped for good, between any two
     /// instructions: only records that were committed whole are in the block.
     ///

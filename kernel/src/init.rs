@@ -1,0 +1,157 @@
+//! The first two tasks, and what `init` does: run the workload, see that nothing is left, and
+//! switch off.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+
+use orrery_core::cpuset::CpuSet;
+use orrery_core::sched::{Nice, Policy};
+
+use crate::arch::smp::Started;
+use crate::arch::{Platform, tsc};
+use crate::boot::BootInfo;
+use crate::sched::task::{Body, TaskSpec};
+use crate::sched::{call, cpu, wait, wake};
+use crate::task::{JoinHandle, birth, registry};
+use crate::trace::drain;
+use crate::{app, console, mm, options, power, println};
+
+/// Exit status of a run whose workload failed or left something behind.
+const FAILED: u8 = 1;
+/// The drain runs a little before ordinary tasks, so that rings do not fill behind hogs.
+const DRAIN_NICE: i8 = -10;
+
+/// Says what was booted, and what was wrong with the command line.
+pub fn announce(boot: &BootInfo, platform: &Platform, others: &Started) {
+    let memory = mm::frames::stats();
+    println!("orrery: {others}, {} MiB, booted by {}", memory.total * 4 / 1024, boot.door);
+    println!("orrery: {platform}");
+    if boot.command_line_cut {
+        println!("orrery: the command line was too long and has been cut");
+    }
+    for complaint in options::complaints() {
+        println!("orrery: `{}` ignored; expected {}", complaint.word, complaint.expected);
+    }
+    console::flush();
+}
+
+/// Makes `init` and `kthreadd` and lets them run.
+pub fn create() {
+    let spec = |name| TaskSpec {
+        name: String::from(name),
+        policy: Policy::Fair(Nice::default()),
+        allowed: CpuSet::ALL,
+        parent: 0,
+    };
+    let make = |name, body: Body| match birth::make(spec(name), Some(body)) {
+        Ok(task) => task,
+        Err(why) => panic!("{name} cannot be made: {why}"),
+    };
+    let init = make("init", Box::new(run));
+    let kthreadd = make("kthreadd", Box::new(birth::kthreadd));
+    wake::wake_new(&kthreadd);
+    wake::wake_new(&init);
+}
+
+/// `init`'s body.
+fn run() -> i32 {
+    let drain = spawn_drain();
+    let before = Belongings::count();
+    let status = run_workload(options::get().workload);
+    let left = wait_until_nothing_is_left(&before);
+    let status = match left {
+        Some(left) => {
+            println!("orrery: the workload left something behind: {left}");
+            if status == 0 { FAILED } else { status }
+        }
+        None => status,
+    };
+    power::off(drain, status)
+}
+
+fn spawn_drain() -> JoinHandle {
+    let policy = Policy::Fair(Nice::new(DRAIN_NICE).unwrap_or_default());
+    let body = Box::new(drain::run);
+    match birth::create(String::from("traced"), policy, CpuSet::ALL, body) {
+        Ok(handle) => {
+            birth::run(&handle);
+            handle
+        }
+        Err(why) => panic!("the trace's drain cannot be made: {why}"),
+    }
+}
+
+fn run_workload(words: &'static str) -> u8 {
+    let (name, _) = words.split_once(',').unwrap_or((words, ""));
+    let body = Box::new(move || app::run(words));
+    let policy = Policy::Fair(Nice::default());
+    match birth::create(String::from(name), policy, CpuSet::ALL, body) {
+        Ok(handle) => {
+            birth::run(&handle);
+            u8::try_from(handle.join()).unwrap_or(FAILED)
+        }
+        Err(why) => {
+            println!("orrery: workload `{name}` cannot be started: {why}");
+            FAILED
+        }
+    }
+}
+
+/// What a workload must give back. The heap keeps frames, and containers keep capacity; so it is
+/// frames outside the heap and allocations that are compared.
+#[derive(PartialEq)]
+struct Belongings {
+    tasks: usize,
+    frames: u64,
+    stacks: u64,
+    allocations: u64,
+}
+
+impl Belongings {
+    /// Counts what is in use. Stacks that wait for reuse are given back first.
+    fn count() -> Self {
+        mm::stack::reclaim(flush_all_tlbs);
+        let usage = mm::usage();
+        let accounted = usage.free_frames + usage.heap_frames + usage.table_frames;
+        Self {
+            tasks: registry::count(),
+            frames: usage.total_frames - accounted,
+            stacks: mm::stack::stats().used,
+            allocations: mm::heap::stats().allocations,
+        }
+    }
+}
+
+fn flush_all_tlbs() {
+    call::run_on(cpu::online(), &crate::arch::tlb::flush_all);
+}
+
+/// Waits a little for tasks that are on their way out; then says what is left that was not there
+/// before, if anything.
+fn wait_until_nothing_is_left(before: &Belongings) -> Option<String> {
+    const TRIES: usize = 20;
+    const PAUSE_US: u64 = 10_000;
+    let mut now = Belongings::count();
+    for _ in 0..TRIES {
+        if now == *before {
+            return None;
+        }
+        wait::sleep_until(tsc::now() + tsc::from_us(PAUSE_US));
+        now = Belongings::count();
+    }
+    for task in registry::snapshot() {
+        println!("orrery: pid {} `{}` is {:?}", task.pid(), task.name(), task.state());
+    }
+    Some(format!(
+        "tasks {} -> {}, stacks {} -> {}, frames {} -> {}, allocations {} -> {}",
+        before.tasks,
+        now.tasks,
+        before.stacks,
+        now.stacks,
+        before.frames,
+        now.frames,
+        before.allocations,
+        now.allocations
+    ))
+}

@@ -1,0 +1,29 @@
+//! The orderly end: nothing runs, nothing is lost, the host gets a status.
+
+use crate::arch::irq;
+use crate::drivers::exit::{ExitStatus, exit};
+use crate::sched::call;
+use crate::task::JoinHandle;
+use crate::trace::drain;
+use crate::trace::stream::WIRE;
+use crate::{console, println};
+
+/// Ends the machine with this status: stops the drain, then the other CPUs, sends what is left.
+pub fn off(drain: JoinHandle, status: u8) -> ! {
+    drain.stop();
+    call::stop_others();
+    irq::disable();
+    // SAFETY: the other CPUs are stopped, and this one never returns; the drain, which had the
+    // wire, has ended.
+    unsafe {
+        let wire = WIRE.seize();
+        console::send_all(wire);
+        drain::flush_all(wire, status);
+    }
+    exit(ExitStatus::new(status))
+}
+
+/// Says on the console why the machine ends badly.
+pub fn complain(why: core::fmt::Arguments<'_>) {
+    println!("orrery: {why}");
+}

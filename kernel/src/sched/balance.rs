@@ -1,0 +1,219 @@
+//! Work goes where CPUs are free, and tasks stay where they may run.
+//!
+//! - A CPU that runs out of work *pulls*: it takes a waiting task from the CPU with the most.
+//! - A CPU that keeps a task waiting *offers*: it kicks an idle CPU, which then pulls.
+//! - On its slice timer, a busy CPU evens out the load.
+//!
+//! Another CPU's queue is only ever tried, never waited for, so that two CPUs cannot wait for each
+//! other; a failed try is repeated by the next timer or kick.
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use orrery_core::cpuset::CpuSet;
+use orrery_core::sched::{Enqueue, Entity, Policy, Preempt, RunQueue, Switch, placement};
+
+use super::cpu::{self, CPUS, Cpu, online, view};
+use super::switch::{is_running, is_saved};
+use super::task::{Task, current};
+use super::wake::{self, Reason};
+use crate::arch::irq::IrqOff;
+use crate::arch::{apic, percpu, tsc, vectors};
+use crate::sync::PreemptOff;
+use crate::trace::events;
+
+/// Looks for work elsewhere, for a CPU that has none. What it finds is on this CPU's queue and
+/// picked when this returns.
+#[cold]
+#[inline(never)]
+pub(super) fn pull(
+    this: &Cpu,
+    queue: &mut RunQueue,
+    now: u64,
+    irq: &IrqOff,
+) -> Option<NonNull<Entity>> {
+    this.kicked.store(false, Ordering::SeqCst);
+    let me = percpu::cpu_id() as usize;
+    let mut candidates = online();
+    candidates.remove(me);
+    while let Some(victim) = placement::new_idle_pull(me, candidates, view) {
+        candidates.remove(victim);
+        if take_from(this, queue, victim as u32, now, irq) {
+            // SAFETY: the lock is held; tasks on a queue are alive.
+            return unsafe { queue.schedule(now, Switch::Preempt) };
+        }
+    }
+    None
+}
+
+/// Takes one task from the CPU that has most more to do than this one, if any.
+pub(super) fn even_out(this: &Cpu, irq: &IrqOff) {
+    let me = percpu::cpu_id() as usize;
+    if let Some(victim) = placement::periodic_balance(me, online(), view) {
+        let mut queue = this.queue.lock_with(irq);
+        take_from(this, &mut queue, victim as u32, tsc::now(), irq);
+    }
+}
+
+fn take_from(this: &Cpu, queue: &mut RunQueue, victim: u32, now: u64, irq: &IrqOff) -> bool {
+    let me = percpu::cpu_id() as usize;
+    let other = CPUS.of(victim);
+    let Some(mut from) = other.queue.try_lock_with(irq) else { return false };
+    let may_come = |entity: &Entity| {
+        // SAFETY: entities on a queue are those of live tasks.
+        let task = unsafe { Task::of_entity(NonNull::from(entity)).as_ref() };
+        task.allowed().contains(me) && is_saved(task)
+    };
+    // SAFETY: the victim's lock is held.
+    let Some(entity) = (unsafe { from.steal(now, may_come) }) else { return false };
+    other.publish(&from);
+    drop(from);
+    let task = Task::of_entity(entity);
+    wake::admit(this, queue, task, Enqueue::Migrated, Reason::Pull, irq);
+    true
+}
+
+/// Tells an idle CPU that a task waits here, if one is idle that may run it.
+#[inline]
+pub(super) fn offer(this: &Cpu) {
+    if !this.has_waiting() {
+        return;
+    }
+    let idle = online().iter().find(|&cpu| view(cpu).activity.is_idle());
+    if let Some(cpu) = idle {
+        let target = CPUS.of(cpu as u32);
+        if !target.kicked.swap(true, Ordering::SeqCst) && target.idle.kick_needs_ipi() {
+            events::ipi_send(cpu as u8, 0);
+            apic::send_ipi(cpu as u32, vectors::RESCHEDULE);
+        }
+    }
+}
+
+/// Why the running task is about to be scheduled away: preempted, or because it may not run
+/// here any more. In the second case it is sent on its way as soon as it is saved, by
+/// [`dispatch_departed`].
+pub(super) fn reason_to_leave() -> Switch {
+    let task = current();
+    let this = cpu::this();
+    let me = percpu::cpu_id() as usize;
+    let is_idle_task = core::ptr::eq(task, this.idle_task.load(Ordering::Relaxed));
+    let allowed = task.allowed().intersection(online());
+    if is_idle_task || allowed.contains(me) || allowed.is_empty() {
+        return Switch::Preempt;
+    }
+    this.departing.store(core::ptr::from_ref(task).cast_mut(), Ordering::Relaxed);
+    // The task cannot send itself while its registers are unsaved. An interrupt to this CPU can:
+    // it comes when the switch is done and interrupts are on again.
+    apic::send_ipi(percpu::cpu_id(), vectors::RESCHEDULE);
+    Switch::Migrate
+}
+
+/// Sends a task that has left this CPU to one where it may run. In an interrupt.
+pub(super) fn dispatch_departed(this: &Cpu, irq: &IrqOff) {
+    let departed = this.departing.swap(core::ptr::null_mut(), Ordering::Relaxed);
+    if let Some(task) = NonNull::new(departed) {
+        // SAFETY: runnable, hence alive.
+        let it = unsafe { task.as_ref() };
+        if core::ptr::eq(it, current()) {
+            // The interrupt came before the switch; it comes again after it.
+            this.departing.store(departed, Ordering::Relaxed);
+            apic::send_ipi(percpu::cpu_id(), vectors::RESCHEDULE);
+            return;
+        }
+        let allowed = it.allowed().intersection(online());
+        let cpu = allowed.first().unwrap_or(percpu::cpu_id() as usize);
+        wake::send(task, cpu as u32, Enqueue::Migrated, irq);
+    }
+}
+
+/// Restricts a task to these CPUs, and gets it off the one it is on if need be.
+///
+/// # Errors
+/// [`NoCpu`] if none of them is online; nothing has changed then.
+pub fn set_affinity(task: &Task, cpus: CpuSet) -> Result<(), NoCpu> {
+    if cpus.intersection(online()).is_empty() {
+        return Err(NoCpu);
+    }
+    task.allowed.store(cpus.bits(), Ordering::SeqCst);
+    let _guard = PreemptOff::new();
+    let pointer = NonNull::from(task);
+    let fate = locked(task, |this, queue| {
+        let cpu = task.cpu();
+        if cpus.contains(cpu as usize) || !task.entity().is_on_queue() {
+            return Fate::Fine;
+        }
+        if is_running(queue, pointer) || !is_saved(task) {
+            return Fate::RunsOn(cpu);
+        }
+        // SAFETY: the lock is held, the task waits on this queue.
+        unsafe { queue.dequeue(Task::entity_of(pointer), tsc::now()) };
+        this.publish(queue);
+        Fate::Taken
+    });
+    match fate {
+        Fate::Fine => {}
+        Fate::RunsOn(cpu) => want_resched_on(cpu),
+        Fate::Taken => {
+            let target = cpus.intersection(online()).first().unwrap_or(0);
+            wake::send(pointer, target as u32, Enqueue::Migrated, &IrqOff::new());
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of a task whose CPU is no longer allowed.
+enum Fate {
+    /// It is not on that CPU's queue: the next enqueue looks at its mask.
+    Fine,
+    /// It runs there, and leaves at the next reschedule.
+    RunsOn(u32),
+    /// It waited there and is on no queue now.
+    Taken,
+}
+
+/// No CPU of the set is online.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoCpu;
+
+/// Uses a task's entity under the lock of its CPU's queue.
+pub(super) fn with_queue_of<R>(task: &Task, with: impl FnOnce(&Entity) -> R) -> R {
+    locked(task, |_, _| with(task.entity()))
+}
+
+/// Gives a task another policy, wherever it is.
+pub fn set_policy(task: &Task, policy: Policy) {
+    let _guard = PreemptOff::new();
+    let cpu = locked(task, |this, queue| {
+        let entity = Task::entity_of(NonNull::from(task));
+        // SAFETY: the lock of its CPU's queue is held: the task is on that queue, or on none, and then
+        // only this CPU's `admit`, which needs the lock too, would enqueue it.
+        let preempt = unsafe { queue.set_policy(entity, policy, tsc::now()) };
+        this.publish(queue);
+        (preempt == Preempt::Yes).then(|| task.cpu())
+    });
+    if let Some(cpu) = cpu {
+        want_resched_on(cpu);
+    }
+}
+
+/// Runs `with` under the lock of the queue that the task is on, or was on last.
+fn locked<R>(task: &Task, with: impl FnOnce(&Cpu, &mut RunQueue) -> R) -> R {
+    let irq = IrqOff::new();
+    loop {
+        let cpu = task.cpu.load(Ordering::SeqCst);
+        let this = CPUS.of(cpu);
+        let mut queue = this.queue.lock_with(&irq);
+        if task.cpu.load(Ordering::SeqCst) == cpu {
+            return with(this, &mut queue);
+        }
+    }
+}
+
+fn want_resched_on(cpu: u32) {
+    if cpu == percpu::cpu_id() {
+        percpu::set_need_resched();
+    } else {
+        CPUS.of(cpu).kicked.store(true, Ordering::SeqCst);
+        apic::send_ipi(cpu, vectors::RESCHEDULE);
+    }
+}

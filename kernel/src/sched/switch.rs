@@ -1,0 +1,239 @@
+//! `schedule`: the one place where a CPU changes tasks.
+//!
+//! The run queue's lock is held for the decision, not over the switch. What makes that safe is
+//! `on_cpu`: it is set before a task is resumed and cleared, with release, when the registers of
+//! the task before it are saved, and no CPU resumes a task whose `on_cpu` it has not seen clear,
+//! with acquire:
+//!
+//! ```text
+//!   CPU that leaves `prev`                        CPU that resumes `prev`
+//!
+//!   lock; prev goes to sleep or to the queue      a waker reads prev.on_cpu:
+//!   unlock                                           set:   hand prev to the *left* CPU's inbox
+//!   switch: save prev's registers                    clear: hand prev to any CPU
+//!   prev.on_cpu = false          (release)        a puller takes prev only if on_cpu is clear
+//!                                                                              (acquire)
+//! ```
+//!
+//! The left CPU itself may resume `prev` without looking: it has finished its own switch.
+//!
+//! Preemption is counted off exactly once at the switch, on both sides, and interrupts are off.
+
+use alloc::sync::Arc;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use orrery_core::sched::{Policy, RunQueue, Switch};
+
+use super::cpu::{self, Cpu};
+use super::task::{State, Task, current};
+use super::{balance, timer, wake};
+use crate::arch::context;
+use crate::arch::irq::{self, IrqOff};
+use crate::arch::{percpu, tsc};
+use crate::sync::preempt;
+use crate::trace::events;
+use crate::trace::record::{self, Category};
+
+/// Lets others run first.
+#[inline]
+pub fn yield_now() {
+    percpu::preempt_disable();
+    irq::disable();
+    schedule(Switch::Yield);
+    // SAFETY: a task yields with interrupts on; nothing is held.
+    unsafe { irq::enable() };
+    preempt::enable();
+}
+
+/// Sleeps, if the running task is still prepared to ([`State::Preparing`]): a wake since then makes
+/// this return at once.
+pub fn sleep_prepared() {
+    debug_assert!(percpu::preempt_depth() == 0, "a task sleeps with preemption off");
+    percpu::preempt_disable();
+    irq::disable();
+    schedule(Switch::Block);
+    // SAFETY: as in `yield_now`.
+    unsafe { irq::enable() };
+    preempt::enable();
+}
+
+/// Leaves the CPU for ever. Preemption is counted off once.
+pub fn exit_current() -> ! {
+    irq::disable();
+    schedule(Switch::Exit);
+    unreachable!("an exited task was resumed");
+}
+
+/// Goes through the scheduler because a reschedule is wanted. Interrupts may be on or off, and
+/// are as before when it returns.
+pub fn preempt_current() {
+    let _irq = IrqOff::new();
+    while percpu::preemption_is_due() {
+        percpu::preempt_disable();
+        schedule(balance::reason_to_leave());
+        percpu::preempt_enable_no_resched();
+    }
+}
+
+/// From the idle task, whose preemption is always off: runs what there is to run.
+pub(super) fn schedule_idle() {
+    schedule(Switch::Preempt);
+}
+
+/// Takes what others have sent to this CPU, in an interrupt. The scheduler follows if somebody
+/// should run instead of the running task.
+pub(super) fn take_inbox(this: &Cpu, irq: &IrqOff) {
+    if !this.inbox.is_empty() {
+        wake::drain_inbox(this, &mut this.queue.lock_with(irq), irq);
+    }
+}
+
+/// Ends the running task's turn.
+///
+/// Interrupts are off and preemption is counted off once.
+#[inline(always)]
+pub(super) fn schedule(why: Switch) {
+    // SAFETY: interrupts are off, and stay so until the caller turns them on.
+    let irq = unsafe { IrqOff::assume() };
+    let this = cpu::this();
+    let prev = current();
+    let mut queue = this.queue.lock_with(&irq);
+    if why == Switch::Block && !commit_to_sleep(prev) {
+        return;
+    }
+    if !this.inbox.is_empty() {
+        wake::drain_inbox(this, &mut queue, &irq);
+    }
+    percpu::clear_need_resched();
+    let now = tsc::now();
+    // SAFETY: the lock is held; tasks on a queue are kept alive by the reference that their
+    // spawn leaked.
+    let mut picked = unsafe { queue.schedule(now, why) };
+    if why == Switch::Exit {
+        prev.state.set(State::Zombie);
+    }
+    if why != Switch::Yield && why != Switch::Preempt {
+        this.publish(&queue);
+    }
+    if picked.is_none() {
+        picked = balance::pull(this, &mut queue, now, &irq);
+    }
+    let next = match picked {
+        Some(entity) => {
+            let next = Task::of_entity(entity);
+            // SAFETY: on the queue, hence alive.
+            if !matches!(unsafe { next.as_ref() }.entity().policy(), Policy::Fifo(_)) {
+                timer::cover_slice(this, &queue, now, &irq);
+            }
+            next.as_ptr()
+        }
+        None => this.idle_task.load(Ordering::Relaxed),
+    };
+    drop(queue);
+    if core::ptr::eq(next, prev) {
+        return;
+    }
+    let prev_state = match why {
+        Switch::Yield | Switch::Preempt | Switch::Migrate => 0,
+        Switch::Block | Switch::Exit => prev.state().trace_number(),
+    };
+    // SAFETY: the queue gave `next` to this CPU, alive.
+    let next = unsafe { &*next };
+    // Asked here already, so that the fields are not even loaded when nobody wants them.
+    if record::is_enabled(Category::Sched) {
+        let seq = next.wake_seq.load(Ordering::Relaxed);
+        events::sched_switch_at(&irq, now, next.pid(), prev_state, seq);
+    }
+    this.switches.store(this.switches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    next.on_cpu.store(true, Ordering::Relaxed);
+    // SAFETY: interrupts are off; `next` runs from here on.
+    unsafe { percpu::set_current(core::ptr::from_ref(next).cast_mut().cast()) };
+    // SAFETY: `prev` runs here; `next` is suspended and this CPU's (module header).
+    let suspended = unsafe {
+        context::switch::<Task, { Task::CONTEXT_OFFSET }>(
+            core::ptr::from_ref(prev).cast_mut(),
+            core::ptr::from_ref(next).cast_mut(),
+        )
+    };
+    finish(suspended);
+}
+
+/// First thing on the stack of a resumed task: the task that was left has its registers saved.
+#[inline(always)]
+fn finish(suspended: *mut Task) {
+    // SAFETY: `switch` reports the task that this CPU has just left, which stays alive until its
+    // `on_cpu` is clear.
+    unsafe { (*suspended).on_cpu.store(false, Ordering::Release) };
+}
+
+/// From prepared to asleep, unless a wake came in between. Under the queue's lock, so that
+/// accounts and state change together.
+fn commit_to_sleep(task: &Task) -> bool {
+    match task.state() {
+        State::Preparing(kind) => task.state.change(State::Preparing(kind), State::Sleeping(kind)),
+        _ => false,
+    }
+}
+
+/// Where a new task begins.
+pub(super) extern "sysv64" fn begin_task(suspended: *mut (), _argument: usize) -> ! {
+    finish(suspended.cast());
+    // SAFETY: a new task holds nothing.
+    unsafe { irq::enable() };
+    preempt::enable();
+    let body = current().body.lock().take();
+    let code = body.map_or(0, |body| body());
+    crate::task::exit(code)
+}
+
+/// Makes `task` the running one on a CPU that has run none so far: its idle task, which goes on
+/// where the CPU is.
+///
+/// # Safety
+/// Once per CPU, by that CPU, interrupts off. `task` lives for ever.
+pub(super) unsafe fn adopt_idle(cpu: u32, task: NonNull<Task>) {
+    // SAFETY: by contract.
+    unsafe {
+        task.as_ref().state.set(State::Runnable);
+        task.as_ref().on_cpu.store(true, Ordering::Relaxed);
+        task.as_ref().cpu.store(cpu, Ordering::Relaxed);
+        percpu::set_current(task.as_ptr().cast());
+    }
+    super::cpu::bring_online(cpu, task.as_ptr());
+}
+
+/// Makes a task that has not run ready to: its stack, and the reference that the scheduler keeps
+/// until the task is buried.
+pub fn prepare(task: &Arc<Task>) {
+    if let Some(stack) = task.stack() {
+        // SAFETY: the task has not run; its stack is its own, and nobody else has its context.
+        unsafe { (*task.context.get()).prepare(stack.top().as_u64(), begin_task, 0) };
+    }
+    core::mem::forget(Arc::clone(task));
+}
+
+/// Whether an exited task has left its CPU for good.
+pub fn is_gone(task: &Task) -> bool {
+    task.state() == State::Zombie && is_saved(task)
+}
+
+/// Whether a task may be resumed by another CPU than the one it
+/// ran on.
+#[inline(always)]
+pub(super) fn is_saved(task: &Task) -> bool {
+    !task.on_cpu.load(Ordering::Acquire)
+}
+
+/// Whether anything waits for this CPU: in its inbox or its queue.
+pub(super) fn work_waits(this: &Cpu) -> bool {
+    !this.inbox.is_empty()
+        || percpu::need_resched()
+        || this.kicked.load(Ordering::SeqCst)
+        || this.view().nr_running != 0
+}
+
+/// The running entity's queue, for callers that hold its lock: see `RunQueue::current`.
+pub(super) fn is_running(queue: &RunQueue, task: NonNull<Task>) -> bool {
+    queue.current() == Some(Task::entity_of(task))
+}

@@ -1,0 +1,341 @@
+//! The task, as the scheduler and everything above see it.
+//!
+//! # States
+//!
+//! ```text
+//!               prepare               the CPU switches away
+//!   Runnable ──────────▶ Preparing(s) ──────────────────────▶ Sleeping(s)
+//!      ▲  ▲                   │ wake: nothing to do                │ wake: enqueue
+//!      │  └───────────────────┘                                    │
+//!      └───────────────────────────────────────────────────────────┘
+//!   Runnable ─▶ Zombie (exited, waits to be joined) ─▶ Dead (reaped)
+//! ```
+//!
+//! `s` is the kind of sleep. A task that prepares to sleep is still on its CPU: it looks at its
+//! condition once more and then calls the scheduler. A wake that comes in between just makes it
+//! runnable again; only the wake that takes a task out of `Sleeping` enqueues it, and there is
+//! exactly one, since each step is a compare-and-exchange on the one state word.
+
+use core::cell::UnsafeCell;
+use core::mem::offset_of;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use alloc::boxed::Box;
+use alloc::string::String;
+
+use orrery_core::cpuset::CpuSet;
+use orrery_core::inbox::{Link, Linked};
+use orrery_core::sched::{Entity, Policy, SchedInfo};
+use orrery_core::timer_queue::Timer;
+
+use super::wait::WaitQueue;
+use crate::arch::context::Context;
+use crate::arch::percpu;
+use crate::mm::stack::KernelStack;
+use crate::sync::SpinLock;
+
+/// How a task sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// Until woken, or asked to stop.
+    Interruptible,
+    /// Until woken.
+    Uninterruptible,
+}
+
+/// What a task is doing. The word that holds it is [`StateWord`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Runs, or waits for a CPU.
+    Runnable,
+    /// Still runs, and will sleep unless it is woken first.
+    Preparing(Sleep),
+    /// Off its CPU until woken.
+    Sleeping(Sleep),
+    /// Has exited; its exit code waits for whoever joins it.
+    Zombie,
+    /// Reaped: its number is free again.
+    Dead,
+}
+
+impl State {
+    const ALL: [Self; 7] = [
+        Self::Runnable,
+        Self::Preparing(Sleep::Interruptible),
+        Self::Preparing(Sleep::Uninterruptible),
+        Self::Sleeping(Sleep::Interruptible),
+        Self::Sleeping(Sleep::Uninterruptible),
+        Self::Zombie,
+        Self::Dead,
+    ];
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Runnable => 0,
+            Self::Preparing(Sleep::Interruptible) => 1,
+            Self::Preparing(Sleep::Uninterruptible) => 2,
+            Self::Sleeping(Sleep::Interruptible) => 3,
+            Self::Sleeping(Sleep::Uninterruptible) => 4,
+            Self::Zombie => 5,
+            Self::Dead => 6,
+        }
+    }
+
+    /// The number that trace events carry: 0 runnable, 1 interruptible, 2 uninterruptible, 5 zombie, 6 dead.
+    pub const fn trace_number(self) -> u8 {
+        match self {
+            Self::Runnable => 0,
+            Self::Preparing(Sleep::Interruptible) | Self::Sleeping(Sleep::Interruptible) => 1,
+            Self::Preparing(Sleep::Uninterruptible) | Self::Sleeping(Sleep::Uninterruptible) => 2,
+            Self::Zombie => 5,
+            Self::Dead => 6,
+        }
+    }
+}
+
+/// A [`State`] that CPUs change without a lock.
+pub struct StateWord(AtomicU8);
+
+impl StateWord {
+    /// The state now.
+    #[inline(always)]
+    pub fn get(&self) -> State {
+        // Only numbers of states are ever stored.
+        State::ALL[(self.0.load(Ordering::Acquire) as usize).min(6)]
+    }
+
+    /// Whether it is [`State::Runnable`]; cheaper than [`Self::get`].
+    #[inline(always)]
+    pub fn is_runnable(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == State::Runnable.number()
+    }
+
+    /// Changes the state. Sequentially consistent: what a sleeper reads after preparing, and what
+    /// a waker wrote before waking, are ordered by it.
+    pub fn set(&self, state: State) {
+        self.0.swap(state.number(), Ordering::SeqCst);
+    }
+
+    /// Changes the state if it is `from`.
+    pub fn change(&self, from: State, to: State) -> bool {
+        self.0
+            .compare_exchange(from.number(), to.number(), Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+}
+
+/// Bit of a task's ends: it has exited.
+pub(crate) const EXITED: u8 = 1;
+/// Bit of a task's ends: nobody will join it.
+pub(crate) const HANDLE_GONE: u8 = 2;
+
+/// What a task runs: a boxed closure, taken once.
+pub type Body = Box<dyn FnOnce() -> i32 + Send>;
+
+/// One thread of execution. Lives behind an `Arc`; the scheduler's queues hold one of its
+/// references from the first enqueue until the task is reaped.
+#[repr(C)]
+pub struct Task {
+    /// The number in the root namespace: 0 for idle tasks. First, for the trace's sake.
+    pid: AtomicU32,
+    /// Successful wakes so far, modulo 256.
+    pub(super) wake_seq: AtomicU8,
+    pub(crate) state: StateWord,
+    /// Set from before it is resumed until its registers are saved.
+    pub(super) on_cpu: AtomicBool,
+    /// CPU it runs on or ran on last.
+    pub(super) cpu: AtomicU32,
+
+    // Guarded by the lock of its run queue; by whoever may enqueue it, while it is on none.
+    pub(super) entity: UnsafeCell<Entity>,
+    // The running CPU's at a switch.
+    pub(super) context: UnsafeCell<Context>,
+
+    pub(super) inbox_link: Link<Task>,
+    /// Why it is in an inbox, see `wake::arrival`.
+    pub(super) arrival: AtomicU8,
+    /// CPUs it may run on, a bit each. The entity's own mask is not used: this one is read
+    /// without its queue's lock.
+    pub(super) allowed: AtomicU64,
+    /// For sleeps with a timeout. Guarded by the timer queue of CPU `timer_cpu`.
+    pub(super) timer: Timer,
+    pub(super) timer_cpu: AtomicU32,
+
+    // Set when the task is made.
+    name: String,
+    stack: Option<KernelStack>,
+    pub(crate) body: SpinLock<Option<Body>>,
+
+    // The life of the task, see `task`.
+    pub(crate) exit_code: AtomicI32,
+    pub(crate) exited: WaitQueue,
+    pub(crate) stop_requested: AtomicBool,
+    /// [`EXITED`] and [`HANDLE_GONE`].
+    pub(crate) ends: AtomicU8,
+    /// PID of the task that asked for it, or of the one that inherited it.
+    parent: AtomicU32,
+}
+
+// SAFETY: every field is atomic, locked, constant, or guarded as its comment says.
+unsafe impl Sync for Task {}
+// SAFETY: as above; nothing in it belongs to a CPU while it is not running.
+unsafe impl Send for Task {}
+
+// SAFETY: one link per task, used by inboxes only.
+unsafe impl Linked for Task {
+    fn link(&self) -> &Link<Self> {
+        &self.inbox_link
+    }
+}
+
+/// What a new task is to be.
+pub struct TaskSpec {
+    /// For people and reports.
+    pub name: String,
+    /// How it is scheduled.
+    pub policy: Policy,
+    /// Where it may run.
+    pub allowed: CpuSet,
+    /// PID of the task that asked for it.
+    pub parent: u32,
+}
+
+impl Task {
+    /// A task that has not run. Its PID is set by [`Self::set_pid`] before anyone sees it.
+    pub fn new(spec: TaskSpec, stack: Option<KernelStack>, body: Option<Body>) -> Self {
+        Self {
+            pid: AtomicU32::new(0),
+            wake_seq: AtomicU8::new(0),
+            state: StateWord(AtomicU8::new(State::Sleeping(Sleep::Uninterruptible).number())),
+            on_cpu: AtomicBool::new(false),
+            cpu: AtomicU32::new(0),
+            entity: UnsafeCell::new(Entity::new(spec.policy, spec.allowed)),
+            context: UnsafeCell::new(Context::new()),
+            inbox_link: Link::new(),
+            arrival: AtomicU8::new(0),
+            allowed: AtomicU64::new(spec.allowed.bits()),
+            timer: Timer::new(),
+            timer_cpu: AtomicU32::new(0),
+            name: spec.name,
+            stack,
+            body: SpinLock::new("task body", body),
+            exit_code: AtomicI32::new(0),
+            exited: WaitQueue::new(),
+            stop_requested: AtomicBool::new(false),
+            ends: AtomicU8::new(0),
+            parent: AtomicU32::new(spec.parent),
+        }
+    }
+
+    /// Its number in the root namespace.
+    #[inline(always)]
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Gives it its number.
+    pub(crate) fn set_pid(&self, pid: u32) {
+        self.pid.store(pid, Ordering::Relaxed);
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// PID of the task that asked for it.
+    pub fn parent(&self) -> u32 {
+        self.parent.load(Ordering::Relaxed)
+    }
+
+    /// Gives it another parent.
+    pub(crate) fn set_parent(&self, parent: u32) {
+        self.parent.store(parent, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked to stop.
+    pub fn stop_requested(&self) -> bool {
+        self.stop_requested.load(Ordering::SeqCst)
+    }
+
+    /// How it has been scheduled so far.
+    pub fn sched_info(&self) -> SchedInfo {
+        super::balance::with_queue_of(self, |entity| entity.info())
+    }
+
+    /// How it is scheduled.
+    pub fn policy(&self) -> Policy {
+        super::balance::with_queue_of(self, Entity::policy)
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// CPU it runs on or ran on last.
+    pub fn cpu(&self) -> u32 {
+        self.cpu.load(Ordering::Relaxed)
+    }
+
+    /// CPUs it may run on.
+    #[inline(always)]
+    pub fn allowed(&self) -> CpuSet {
+        CpuSet::from_bits(self.allowed.load(Ordering::SeqCst))
+    }
+
+    /// Its stack; idle tasks of the boot have none of their own.
+    pub fn stack(&self) -> Option<&KernelStack> {
+        self.stack.as_ref()
+    }
+
+    /// The scheduler's part. Its cells are guarded by the run queue's lock.
+    #[inline(always)]
+    pub(super) fn entity(&self) -> &Entity {
+        // SAFETY: an entity is all cells; exclusive references to it are never made.
+        unsafe { &*self.entity.get() }
+    }
+
+    /// The task that an entity is embedded in.
+    #[inline(always)]
+    pub(super) fn of_entity(entity: NonNull<Entity>) -> NonNull<Task> {
+        // SAFETY: the scheduler is only ever given entities of tasks, by pointers to whole tasks.
+        unsafe { entity.byte_sub(offset_of!(Task, entity)).cast() }
+    }
+
+    /// The entity, as the run queue wants it: derived from the whole task.
+    #[inline(always)]
+    pub(super) fn entity_of(task: NonNull<Task>) -> NonNull<Entity> {
+        // SAFETY: inside the task.
+        unsafe { task.byte_add(offset_of!(Task, entity)).cast() }
+    }
+
+    /// Where the context is, for the switch.
+    pub(super) const CONTEXT_OFFSET: usize = offset_of!(Task, context);
+
+    /// The task whose sleep timer this is.
+    pub(super) fn of_timer(timer: NonNull<Timer>) -> NonNull<Task> {
+        // SAFETY: timer queues are only given timers of tasks, by pointers to whole tasks.
+        unsafe { timer.byte_sub(offset_of!(Task, timer)).cast() }
+    }
+
+    /// The sleep timer, derived from the whole task.
+    pub(super) fn timer_of(task: NonNull<Task>) -> NonNull<Timer> {
+        // SAFETY: inside the task.
+        unsafe { task.byte_add(offset_of!(Task, timer)).cast() }
+    }
+}
+
+/// The running task.
+///
+/// # Panics
+/// In a debug build, before the scheduler runs.
+#[inline(always)]
+pub fn current() -> &'static Task {
+    let task = percpu::current().cast::<Task>();
+    debug_assert!(!task.is_null(), "no task runs yet");
+    // SAFETY: set by the scheduler to a task that stays alive while it runs; callers keep the
+    // reference only as long as they run.
+    unsafe { &*task }
+}

@@ -1,0 +1,256 @@
+//! Wait queues: tasks that sleep until a condition holds.
+//!
+//! A waiter puts itself on the queue, *prepares* to sleep, looks at its condition once more and then
+//! sleeps; a waker changes what the condition reads and then wakes. Both orders are safe:
+//!
+//! ```text
+//!   waiter                                waker
+//!   state = Preparing      (SeqCst)       make the condition true
+//!   condition()?  no                      lock the queue, take the waiter off it
+//!   sleep_prepared()                      state: Preparing → Runnable: it will not sleep
+//!                                                Sleeping  → Runnable: enqueue it
+//! ```
+//!
+//! Waiters lie on their tasks' stacks. A waiter is taken off the queue, under its lock, by
+//! whoever wakes it or by itself when it goes on, so none is left when its stack frame goes.
+
+use core::cell::Cell;
+use core::ptr::{self, NonNull};
+
+use super::task::{Sleep, State, Task, current};
+use super::{switch, timer, wake};
+use crate::arch::tsc;
+use crate::sync::SpinLock;
+
+/// Why a wait ended without its condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitError {
+    /// The task was asked to stop.
+    Interrupted,
+    /// The deadline came.
+    TimedOut,
+}
+
+/// How a task waits.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitMode {
+    /// Whether a request to stop ends the wait.
+    pub sleep: Sleep,
+    /// Whether [`WaitQueue::wake_one`] stops after waking this waiter.
+    pub sharing: Sharing,
+    /// When to give up.
+    pub deadline_ticks: Option<u64>,
+}
+
+/// Who else a wake that reaches a waiter reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Everybody is woken with it.
+    Shared,
+    /// One at a time, in the order in which they came.
+    Exclusive,
+}
+
+impl WaitMode {
+    /// Waits for as long as it takes, woken with all others.
+    pub const PLAIN: Self =
+        Self { sleep: Sleep::Uninterruptible, sharing: Sharing::Shared, deadline_ticks: None };
+}
+
+struct Waiter {
+    task: NonNull<Task>,
+    sharing: Sharing,
+    queued: Cell<bool>,
+    next: Cell<*const Waiter>,
+    prev: Cell<*const Waiter>,
+}
+
+/// The queue's two ends. Shared waiters stand before exclusive ones.
+struct Waiters {
+    first: *const Waiter,
+    last: *const Waiter,
+}
+
+// SAFETY: waiters are only reached under the queue's lock, and leave it before they go.
+unsafe impl Send for Waiters {}
+
+/// Tasks that wait for something.
+pub struct WaitQueue {
+    waiters: SpinLock<Waiters>,
+}
+
+impl WaitQueue {
+    /// A queue that nobody waits on.
+    pub const fn new() -> Self {
+        let waiters = Waiters { first: ptr::null(), last: ptr::null() };
+        Self { waiters: SpinLock::new("wait queue", waiters) }
+    }
+
+    /// Sleeps until `condition` holds. It is called with nothing held, several times.
+    pub fn wait_until(&self, condition: impl FnMut() -> bool) {
+        // Neither interruptible nor limited: it cannot fail.
+        let _ = self.wait(WaitMode::PLAIN, condition);
+    }
+
+    /// Sleeps until `condition` holds, or until `mode` ends the wait.
+    ///
+    /// # Errors
+    /// [`WaitError`] if the wait ended while the condition did not hold.
+    pub fn wait(
+        &self,
+        mode: WaitMode,
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<(), WaitError> {
+        if condition() {
+            return Ok(());
+        }
+        let task = current();
+        let waiter = Waiter {
+            task: NonNull::from(task),
+            sharing: mode.sharing,
+            queued: Cell::new(false),
+            next: Cell::new(ptr::null()),
+            prev: Cell::new(ptr::null()),
+        };
+        if let Some(deadline) = mode.deadline_ticks {
+            timer::arm(deadline);
+        }
+        let result = loop {
+            self.prepare(&waiter, mode.sleep);
+            if condition() {
+                break Ok(());
+            }
+            if mode.sleep == Sleep::Interruptible && task.stop_requested() {
+                break Err(WaitError::Interrupted);
+            }
+            if mode.deadline_ticks.is_some_and(|deadline| tsc::now() >= deadline) {
+                break Err(WaitError::TimedOut);
+            }
+            switch::sleep_prepared();
+        };
+        task.state.set(State::Runnable);
+        let was_woken = {
+            let mut waiters = self.waiters.lock_irq();
+            let was_woken = !waiter.queued.get();
+            waiters.remove(&waiter);
+            was_woken
+        };
+        if mode.deadline_ticks.is_some() {
+            timer::disarm();
+        }
+        if was_woken && result.is_err() && mode.sharing == Sharing::Exclusive {
+            // The wake was meant for one that can use it.
+            self.wake_one();
+        }
+        result
+    }
+
+    fn prepare(&self, waiter: &Waiter, sleep: Sleep) {
+        let mut waiters = self.waiters.lock_irq();
+        waiters.insert(waiter);
+        current().state.set(State::Preparing(sleep));
+    }
+
+    /// Wakes all shared waiters, and the first exclusive one. True if there was anyone.
+    pub fn wake_one(&self) -> bool {
+        self.wake(1)
+    }
+
+    /// Wakes everybody. True if there was anyone.
+    pub fn wake_all(&self) -> bool {
+        self.wake(usize::MAX)
+    }
+
+    fn wake(&self, mut exclusive: usize) -> bool {
+        let mut waiters = self.waiters.lock_irq();
+        let mut any = false;
+        // SAFETY: a queued waiter's frame lives until the waiter has left the queue, under the
+        // lock that is held here.
+        while let Some(waiter) = unsafe { waiters.first.as_ref() } {
+            if waiter.sharing == Sharing::Exclusive {
+                if exclusive == 0 {
+                    break;
+                }
+                exclusive -= 1;
+            }
+            let task = waiter.task;
+            waiters.remove(waiter);
+            any = true;
+            // SAFETY: a task that waits is alive; it cannot go on to its end before it has had
+            // this lock.
+            wake::wake(unsafe { task.as_ref() });
+        }
+        any
+    }
+
+    /// Whether somebody waits.
+    pub fn has_waiters(&self) -> bool {
+        !self.waiters.lock_irq().first.is_null()
+    }
+}
+
+impl Default for WaitQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Waiters {
+    /// Puts a waiter on the queue unless it is there: shared ones first, exclusive ones last.
+    fn insert(&mut self, waiter: &Waiter) {
+        if waiter.queued.replace(true) {
+            return;
+        }
+        let (prev, next) = match waiter.sharing {
+            Sharing::Shared => (ptr::null(), self.first),
+            Sharing::Exclusive => (self.last, ptr::null()),
+        };
+        waiter.prev.set(prev);
+        waiter.next.set(next);
+        self.link(prev, next, waiter, waiter);
+    }
+
+    fn remove(&mut self, waiter: &Waiter) {
+        if waiter.queued.replace(false) {
+            let (prev, next) = (waiter.prev.get(), waiter.next.get());
+            self.link(prev, next, next, prev);
+        }
+    }
+
+    /// Lets `prev` (or the queue's start) lead to `after_prev`, and `next` (or its end) back to
+    /// `before_next`.
+    fn link(
+        &mut self,
+        prev: *const Waiter,
+        next: *const Waiter,
+        after_prev: *const Waiter,
+        before_next: *const Waiter,
+    ) {
+        // SAFETY: neighbours are queued, so their frames are alive, under the lock.
+        unsafe {
+            match prev.as_ref() {
+                Some(prev) => prev.next.set(after_prev),
+                None => self.first = after_prev,
+            }
+            match next.as_ref() {
+                Some(next) => next.prev.set(before_next),
+                None => self.last = before_next,
+            }
+        }
+    }
+}
+
+/// Sleeps until `deadline_ticks`.
+pub fn sleep_until(deadline_ticks: u64) {
+    let task = current();
+    timer::arm(deadline_ticks);
+    loop {
+        task.state.set(State::Preparing(Sleep::Uninterruptible));
+        if tsc::now() >= deadline_ticks {
+            break;
+        }
+        switch::sleep_prepared();
+    }
+    task.state.set(State::Runnable);
+    timer::disarm();
+}

@@ -1,0 +1,124 @@
+//! `kthreadd`, which makes every task but `init` and itself.
+//!
+//! Making a task takes memory and a stack and may have to wait for both; asking `kthreadd` for it
+//! keeps that out of whatever the asking task holds, and gives every task a clean origin.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use orrery_core::cpuset::CpuSet;
+use orrery_core::sched::Policy;
+
+use super::life::{self, JoinHandle};
+use super::registry;
+use crate::mm::stack::KernelStack;
+use crate::sched::task::{Body, Sleep, TaskSpec};
+use crate::sched::wait::{Sharing, WaitMode, WaitQueue};
+use crate::sched::{Task, current, switch, wake};
+use crate::sync::SpinLock;
+use crate::trace::events;
+
+/// Why a task could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpawnError {
+    /// No memory for it or its stack.
+    OutOfMemory,
+    /// As many tasks as there may be.
+    PidsExhausted,
+    /// None of the CPUs it may run on is online.
+    NoCpu,
+}
+
+impl core::fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::OutOfMemory => "no memory for another task",
+            Self::PidsExhausted => "no process number is free",
+            Self::NoCpu => "none of the CPUs it may run on is online",
+        })
+    }
+}
+
+/// What is asked of `kthreadd`.
+struct Request {
+    order: SpinLock<Option<(TaskSpec, Body)>>,
+    result: SpinLock<Option<Result<Arc<Task>, SpawnError>>>,
+    done: WaitQueue,
+}
+
+static REQUESTS: SpinLock<VecDeque<Arc<Request>>> =
+    SpinLock::new("spawn requests", VecDeque::new());
+static WORK: WaitQueue = WaitQueue::new();
+
+/// Makes a task that does not run before [`run`].
+///
+/// # Errors
+/// [`SpawnError`]; nothing is left behind.
+pub fn create(
+    name: String,
+    policy: Policy,
+    allowed: CpuSet,
+    body: Body,
+) -> Result<JoinHandle, SpawnError> {
+    if allowed.intersection(crate::sched::cpu::online()).is_empty() {
+        return Err(SpawnError::NoCpu);
+    }
+    let spec = TaskSpec { name, policy, allowed, parent: current().pid() };
+    let request = Arc::new(Request {
+        order: SpinLock::new("spawn order", Some((spec, body))),
+        result: SpinLock::new("spawn result", None),
+        done: WaitQueue::new(),
+    });
+    REQUESTS.lock().push_back(request.clone());
+    notify();
+    request.done.wait_until(|| request.result.lock().is_some());
+    let result = request.result.lock().take();
+    result.unwrap_or(Err(SpawnError::OutOfMemory)).map(JoinHandle::new)
+}
+
+/// Lets a created task run.
+pub fn run(handle: &JoinHandle) {
+    wake::wake_new(handle.task());
+}
+
+/// Has `kthreadd` look for requests and dead tasks.
+pub(super) fn notify() {
+    WORK.wake_all();
+}
+
+/// `kthreadd`'s body.
+pub fn kthreadd() -> i32 {
+    let mode =
+        WaitMode { sleep: Sleep::Interruptible, sharing: Sharing::Shared, deadline_ticks: None };
+    loop {
+        let waited = WORK.wait(mode, || !REQUESTS.lock().is_empty() || life::has_dead());
+        life::reap_dead();
+        loop {
+            let Some(request) = REQUESTS.lock().pop_front() else { break };
+            let order = request.order.lock().take();
+            let result = order.map(|(spec, body)| make(spec, Some(body)));
+            *request.result.lock() = Some(result.unwrap_or(Err(SpawnError::OutOfMemory)));
+            request.done.wake_all();
+        }
+        if waited.is_err() {
+            return 0;
+        }
+    }
+}
+
+/// Makes a task, on the caller's own account.
+///
+/// # Errors
+/// [`SpawnError`]; nothing is left behind.
+pub fn make(spec: TaskSpec, body: Option<Body>) -> Result<Arc<Task>, SpawnError> {
+    let policy = spec.policy;
+    let parent = spec.parent;
+    let stack = KernelStack::new().map_err(|_| SpawnError::OutOfMemory)?;
+    let task = Arc::new(Task::new(spec, Some(stack), body));
+    switch::prepare(&task);
+    let pid = registry::enter(&task).map_err(|_| SpawnError::PidsExhausted)?;
+    events::task_new(pid, parent);
+    super::trace_attributes(&task, policy);
+    Ok(task)
+}

@@ -1,0 +1,118 @@
+//! Exiting, joining, stopping, reaping.
+//!
+//! A task that has exited is a zombie until its exit code is taken or given up: by
+//! [`JoinHandle::join`], or by `kthreadd` once the handle is dropped. Two bits in the task decide who
+//! buries it: the one that sets the second of them.
+
+use alloc::sync::Arc;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use orrery_core::inbox::Inbox;
+
+use super::{birth, registry};
+use crate::arch::{cpu, percpu};
+use crate::sched::task::{EXITED, HANDLE_GONE};
+use crate::sched::{State, Task, current, switch, wake};
+use crate::trace::events;
+
+/// Tasks that have exited and that nobody will join.
+static DEAD: Inbox<Task> = Inbox::new();
+
+/// Ends the running task.
+pub fn exit(code: i32) -> ! {
+    let task = current();
+    for child in registry::children(task.pid()) {
+        child.set_parent(1);
+    }
+    task.exit_code.store(code, Ordering::Relaxed);
+    events::task_exit(task.pid(), code);
+    // From here to the switch the task must not be preempted: whoever buries it waits, spinning,
+    // for it to be off its CPU.
+    percpu::preempt_disable();
+    let before = task.ends.fetch_or(EXITED, Ordering::AcqRel);
+    if before & HANDLE_GONE != 0 {
+        // SAFETY: a running task is in no inbox; `reap_dead` keeps it until it is off its CPU.
+        let _ = unsafe { DEAD.push(NonNull::from(task)) };
+        birth::notify();
+    } else {
+        task.exited.wake_all();
+    }
+    switch::exit_current()
+}
+
+/// Whether tasks wait to be reaped.
+pub(super) fn has_dead() -> bool {
+    !DEAD.is_empty()
+}
+
+/// Buries the tasks that nobody joins.
+pub(super) fn reap_dead() {
+    for task in DEAD.drain() {
+        // SAFETY: the reference that the scheduler held is still there: `bury` takes it.
+        bury(unsafe { task.as_ref() });
+    }
+}
+
+/// Frees a zombie's number and the scheduler's reference to it.
+fn bury(task: &Task) {
+    while !switch::is_gone(task) {
+        cpu::pause();
+    }
+    if task.state.change(State::Zombie, State::Dead) {
+        registry::leave(task.pid());
+        // SAFETY: `switch::prepare` leaked this reference for the scheduler, which is done with
+        // the task; `change` lets one caller come here.
+        unsafe { Arc::decrement_strong_count(core::ptr::from_ref(task)) };
+    }
+}
+
+/// The right to a task's exit code. Dropping it lets the task go on by itself.
+#[must_use = "a dropped handle cannot be joined"]
+pub struct JoinHandle {
+    task: ManuallyDrop<Arc<Task>>,
+}
+
+impl JoinHandle {
+    pub(super) fn new(task: Arc<Task>) -> Self {
+        Self { task: ManuallyDrop::new(task) }
+    }
+
+    /// The task.
+    pub fn task(&self) -> &Arc<Task> {
+        &self.task
+    }
+
+    /// Waits until the task has exited, and takes its exit code.
+    pub fn join(self) -> i32 {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: taken once; `this` is not used again and drops nothing.
+        let task = unsafe { core::ptr::read(&*this.task) };
+        task.exited.wait_until(|| task.ends.load(Ordering::Acquire) & EXITED != 0);
+        bury(&task);
+        task.exit_code.load(Ordering::Relaxed)
+    }
+
+    /// Asks the task to stop ([`Task::stop_requested`]), and joins it.
+    pub fn stop(self) -> i32 {
+        self.request_stop();
+        self.join()
+    }
+
+    /// Asks the task to stop, and ends its interruptible sleep.
+    pub fn request_stop(&self) {
+        self.task.stop_requested.store(true, Ordering::SeqCst);
+        wake::interrupt(&self.task);
+    }
+}
+
+impl Drop for JoinHandle {
+    fn drop(&mut self) {
+        if self.task.ends.fetch_or(HANDLE_GONE, Ordering::AcqRel) & EXITED != 0 {
+            bury(&self.task);
+        }
+        // SAFETY: dropped once, here; `join` forgets its `self`.
+        unsafe { ManuallyDrop::drop(&mut self.task) };
+    }
+}
