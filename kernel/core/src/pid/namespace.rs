@@ -252,7 +252,7 @@ impl<T> PidNamespace<T> {
     }
 
     /// One above the number that was allocated last.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn cursor_for_tests(&self) -> u32 {
         self.cursor.load(Ordering::Relaxed)
     }
