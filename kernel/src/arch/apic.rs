@@ -39,8 +39,10 @@ const ICR_STARTUP: u32 = 0b110 << 8;
 const ICR_ASSERT: u32 = 1 << 14;
 const ICR_ALL_BUT_SELF: u32 = 0b11 << 18;
 
-/// Virtual address of the registers; 0 in x2APIC mode.
-static REGISTERS: AtomicU64 = AtomicU64::new(0);
+/// How the registers are reached: [`NOT_YET`], [`X2APIC`], or their virtual address.
+static REGISTERS: AtomicU64 = AtomicU64::new(NOT_YET);
+const NOT_YET: u64 = 0;
+const X2APIC: u64 = 1;
 /// The timer takes deadlines of the time-stamp counter.
 static DEADLINE_MODE: AtomicBool = AtomicBool::new(false);
 /// APIC timer cycles in a tick, times 2³².
@@ -54,7 +56,7 @@ const CALIBRATION_US: u64 = 2000;
 #[inline(always)]
 fn write(register: u32, value: u32) {
     let base = REGISTERS.load(Ordering::Relaxed);
-    if base != 0 {
+    if base > X2APIC {
         // SAFETY: `init_boot_cpu` has mapped the registers here; the page is the APIC's alone.
         unsafe { ((base + u64::from(register)) as *mut u32).write_volatile(value) };
     } else {
@@ -66,7 +68,7 @@ fn write(register: u32, value: u32) {
 #[inline(always)]
 fn read(register: u32) -> u32 {
     let base = REGISTERS.load(Ordering::Relaxed);
-    if base != 0 {
+    if base > X2APIC {
         // SAFETY: as in `write`.
         unsafe { ((base + u64::from(register)) as *const u32).read_volatile() }
     } else {
@@ -82,11 +84,14 @@ fn read(register: u32) -> u32 {
 /// Once, by the boot CPU, with interrupts off, after `mm::init`.
 pub(super) unsafe fn init_boot_cpu(apic_id: u32) {
     let features = features::detect();
-    if !features.x2apic {
+    let registers = if features.x2apic {
+        X2APIC
+    } else {
         // SAFETY: reads IA32_APIC_BASE.
         let physical = unsafe { xapic_base() };
-        REGISTERS.store(mm::map_mmio(physical, 4096).as_u64(), Ordering::Relaxed);
-    }
+        mm::map_mmio(physical, 4096).as_u64()
+    };
+    REGISTERS.store(registers, Ordering::Relaxed);
     DEADLINE_MODE.store(features.tsc_deadline, Ordering::Relaxed);
     // SAFETY: by contract.
     unsafe { init_this_cpu(0, apic_id) };
@@ -141,7 +146,7 @@ fn calibrate_timer() {
 
 /// Whether the CPUs' APICs are in x2APIC mode.
 pub fn is_x2apic() -> bool {
-    REGISTERS.load(Ordering::Relaxed) == 0
+    REGISTERS.load(Ordering::Relaxed) == X2APIC
 }
 
 /// Whether the timer takes deadlines of the time-stamp counter as they are.
@@ -199,8 +204,11 @@ pub fn send_ipi(cpu: u32, vector: u8) {
 }
 
 /// Stops all other CPUs: each takes an NMI and calls [`Hooks::stop`](super::Hooks), whatever it is
-/// doing.
+/// doing. Does nothing before the APIC is set up: there are no others then.
 pub fn send_nmi_to_others() {
+    if REGISTERS.load(Ordering::Relaxed) == NOT_YET {
+        return;
+    }
     exception::request_stop();
     send(0, ICR_NMI | ICR_ASSERT | ICR_ALL_BUT_SELF);
 }

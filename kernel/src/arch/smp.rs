@@ -62,7 +62,7 @@ pub struct Started {
 
 impl fmt::Display for Started {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CPUs that run: {}", self.running)?;
+        write!(f, "{} CPU{}", self.running, if self.running == 1 { "" } else { "s" })?;
         if self.silent > 0 {
             write!(f, ", {} did not start", self.silent)?;
         }

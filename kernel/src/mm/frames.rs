@@ -81,7 +81,7 @@ pub(super) fn reserve_metadata(
 }
 
 /// Whether the allocator gets memory of this kind.
-fn is_ours(kind: MemoryKind) -> bool {
+pub(super) fn is_ours(kind: MemoryKind) -> bool {
     matches!(kind, MemoryKind::Usable | MemoryKind::Loader)
 }
 

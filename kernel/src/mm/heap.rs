@@ -21,8 +21,8 @@ use crate::arch::{cpu, irq};
 #[global_allocator]
 static HEAP: TalcLock<IrqSpin, FromFrames> = TalcLock::new(FromFrames);
 
-/// Least order of a block that the heap asks for: 256 KiB.
-const LEAST_ORDER: u8 = 6;
+/// Order of the blocks that the heap asks for where it needs no larger one: 256 KiB.
+const USUAL_ORDER: u8 = 6;
 /// What `talc` needs of a block besides the allocation: its own tables, the first time.
 const OVERHEAD_BYTES: usize = 4096;
 
@@ -40,9 +40,12 @@ unsafe impl Source for FromFrames {
             .and_then(|bytes| bytes.checked_add(OVERHEAD_BYTES))
             .ok_or(())?;
         let wanted_frames = (wanted_bytes as u64).div_ceil(FRAME_BYTES);
-        let order = wanted_frames.next_power_of_two().trailing_zeros() as u8;
-        let order = order.max(LEAST_ORDER);
-        let block = frames::alloc(order).ok_or(())?;
+        let least = wanted_frames.next_power_of_two().trailing_zeros() as u8;
+        // The usual block first; where memory is short or in pieces, what is just enough.
+        let (block, order) = [least.max(USUAL_ORDER), least]
+            .into_iter()
+            .find_map(|order| Some((frames::alloc(order)?, order)))
+            .ok_or(())?;
         let start = address::phys_to_virt(PhysAddr::new(block.start_address()));
         let len_bytes = (FRAME_BYTES as usize) << order;
         // SAFETY: the block is the heap's from here on.

@@ -24,7 +24,7 @@ pub use address::{PhysAddr, VirtAddr};
 pub use kernel_map::{WxReport, check_write_xor_execute};
 
 use crate::arch::trampoline;
-use crate::boot::{BootInfo, MemoryKind, die};
+use crate::boot::{BootInfo, die};
 use crate::sync::SpinLock;
 
 /// No memory is left for what was asked.
@@ -89,7 +89,7 @@ static LOW_PAGES: AtomicU64 = AtomicU64::new(0);
 fn reserve_low_pages(boot: &BootInfo) {
     const LIMIT: u64 = 640 << 10;
     let len_bytes = trampoline::PAGES * 4096;
-    let low = boot.memory.ranges().iter().filter(|range| range.kind == MemoryKind::Usable);
+    let low = boot.memory.ranges().iter().filter(|range| frames::is_ours(range.kind));
     let pages = low
         .map(|range| (range.start.max(4096), range.end.min(LIMIT)))
         .filter(|(start, end)| start + len_bytes <= *end)
