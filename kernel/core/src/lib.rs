@@ -14,6 +14,7 @@
 //! - [`idr`]: ids to pointers, looked up without a lock
 //! - [`pid`]: PIDs and PID namespaces
 //! - [`inbox`], [`idle`]: how a CPU hands a woken task to another, and when it must interrupt it
+//! - [`lockdep`]: whether locks are taken in one order; [`watchdog`]: whether CPUs still schedule
 //! - [`trace`]: rings, packets and the wire format
 #![no_std]
 
@@ -30,9 +31,11 @@ pub mod frames;
 pub mod idle;
 pub mod idr;
 pub mod inbox;
+pub mod lockdep;
 pub mod pid;
 pub mod sched;
 pub(crate) mod shim;
 pub mod timer_queue;
 pub mod trace;
 pub mod tree;
+pub mod watchdog;
