@@ -86,6 +86,9 @@ impl LogTable {
 
     /// The log line in a frame as `LEVEL text`, or a description of a frame that makes no sense.
     pub fn render(&self, frame: &[u8]) -> String {
+        if frame.is_empty() {
+            return "(a log line longer than the kernel keeps)".to_owned();
+        }
         let unreadable = || {
             let bytes: Vec<String> = frame.iter().map(|byte| format!("{byte:02x}")).collect();
             format!("(unreadable log frame: {})", bytes.join(" "))
@@ -156,6 +159,7 @@ mod tests {
     fn what_makes_no_sense_is_shown_as_bytes() {
         let table = table(&[("info", "cpu {=u8} up")]);
         assert_eq!(table.render(&[1, 0]), "(unreadable log frame: 01 00)");
+        assert_eq!(table.render(&[]), "(a log line longer than the kernel keeps)");
         assert_eq!(table.render(&[7, 7, 7]), "(unreadable log frame: 07 07 07)");
     }
 

@@ -291,3 +291,48 @@ fn decode_payload<'a>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes full of magic numbers, each before what could be the header of a hello.
+    fn junk(len_bytes: usize) -> Vec<u8> {
+        let mut header = vec![0; HEADER_LEN];
+        header[..4].copy_from_slice(&MAGIC);
+        header[8] = Kind::Hello as u8;
+        header.into_iter().cycle().take(len_bytes).collect()
+    }
+
+    #[test]
+    fn without_a_hello_memory_is_bounded_and_every_byte_comes_out_once() {
+        let junk = junk(3 * HELD_MAX + 12_345);
+        let mut parser = Parser::new();
+        let mut out = Vec::new();
+        let mut sink = |piece: Piece<'_>| match piece {
+            Piece::Foreign(bytes) => out.extend_from_slice(bytes),
+            Piece::Packet(packet) => panic!("{packet:?}"),
+        };
+        for piece in junk.chunks(100_000) {
+            parser.push(piece, &mut sink);
+            assert!(parser.buffer.len() <= HELD_MAX + piece.len());
+        }
+        parser.finish(&mut sink);
+        assert!(out == junk);
+        assert_eq!(parser.accounts().leading_bytes, junk.len() as u64);
+    }
+
+    #[test]
+    fn text_is_not_held_back() {
+        let mut parser = Parser::new();
+        let mut out = Vec::new();
+        let mut sink = |piece: Piece<'_>| {
+            if let Piece::Foreign(bytes) = piece {
+                out.extend_from_slice(bytes);
+            }
+        };
+        parser.push(b"Booting from ROM...\r\n", &mut sink);
+        parser.push(&MAGIC, &mut sink);
+        assert_eq!(out, b"Booting from ROM...\r\n");
+    }
+}
