@@ -27,6 +27,7 @@
 //! # Ok(())
 //! # }
 //! ```
+#![forbid(unsafe_code)]
 
 pub mod analyses;
 mod error;

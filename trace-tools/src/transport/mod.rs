@@ -323,6 +323,22 @@ mod tests {
     }
 
     #[test]
+    fn a_hello_is_found_after_text_however_both_are_cut() {
+        let mut stream = crate::synthetic::Stream::new(1, Encoding::Raw);
+        stream.hello();
+        let bytes = [b"Booting from ROM...\r\n", &*stream.bytes()].concat();
+        for cut in 0..bytes.len() {
+            let mut parser = Parser::new();
+            let mut packets = 0;
+            let mut sink =
+                |piece: Piece<'_>| packets += u32::from(matches!(piece, Piece::Packet(_)));
+            parser.push(&bytes[..cut], &mut sink);
+            parser.push(&bytes[cut..], &mut sink);
+            assert_eq!(packets, 1, "cut at {cut}");
+        }
+    }
+
+    #[test]
     fn text_is_not_held_back() {
         let mut parser = Parser::new();
         let mut out = Vec::new();

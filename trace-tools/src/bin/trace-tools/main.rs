@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr. `trace_tools::exit` says what the exit status
 //! means.
+#![forbid(unsafe_code)]
 
 mod common;
 mod decode;
