@@ -57,6 +57,7 @@ pub fn create() {
 /// `init`'s body.
 fn run() -> i32 {
     let drain = spawn_drain();
+    warm_up();
     let before = Belongings::count();
     let status = run_workload(options::get().workload);
     let left = wait_until_nothing_is_left(&before);
@@ -79,6 +80,17 @@ fn spawn_drain() -> JoinHandle {
             handle
         }
         Err(why) => panic!("the trace's drain cannot be made: {why}"),
+    }
+}
+
+/// Makes and joins a task, so that containers which grow with the first one have done so before
+/// anything is counted.
+fn warm_up() {
+    if let Ok(task) =
+        birth::create(String::from("warm-up"), Policy::Fair(Nice::default()), CpuSet::ALL, Box::new(|| 0))
+    {
+        birth::run(&task);
+        task.join();
     }
 }
 

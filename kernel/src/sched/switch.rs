@@ -99,11 +99,13 @@ pub(super) fn schedule(why: Switch) {
     let this = cpu::this();
     let prev = current();
     let mut queue = this.queue.lock_with(&irq);
-    if why == Switch::Block && !commit_to_sleep(prev) {
-        return;
-    }
+    // Before the task goes to sleep: from then on a waker may send it to this very inbox, and it
+    // must not be enqueued while it is still the queue's running one.
     if !this.inbox.is_empty() {
         wake::drain_inbox(this, &mut queue, &irq);
+    }
+    if why == Switch::Block && !commit_to_sleep(prev) {
+        return;
     }
     percpu::clear_need_resched();
     let now = tsc::now();
@@ -122,8 +124,14 @@ pub(super) fn schedule(why: Switch) {
     let next = match picked {
         Some(entity) => {
             let next = Task::of_entity(entity);
-            // SAFETY: on the queue, hence alive.
-            if !matches!(unsafe { next.as_ref() }.entity().policy(), Policy::Fifo(_)) {
+            // A yield is content with a timer that is set at all. It was set for the end of some
+            // slice, so it expires within one, and everything is looked at again then.
+            let needs_none = || {
+                // SAFETY: on the queue, hence alive.
+                let policy = unsafe { next.as_ref() }.entity().policy();
+                timer::is_armed(this) || matches!(policy, Policy::Fifo(_))
+            };
+            if why != Switch::Yield || !needs_none() {
                 timer::cover_slice(this, &queue, now, &irq);
             }
             next.as_ptr()

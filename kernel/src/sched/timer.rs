@@ -70,6 +70,12 @@ pub(super) fn disarm() -> bool {
     was == TimerState::Armed
 }
 
+/// Whether the hardware timer is set.
+#[inline(always)]
+pub(super) fn is_armed(this: &Cpu) -> bool {
+    this.timer_armed_ticks.load(Ordering::Relaxed) != NEVER
+}
+
 /// Makes sure that the timer expires no later than the running task's slice ends.
 #[inline(always)]
 pub(super) fn cover_slice(this: &Cpu, queue: &RunQueue, now: u64, irq: &IrqOff) {
