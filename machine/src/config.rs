@@ -1,7 +1,14 @@
 //! The description of a virtual machine, and the parsers of its parts.
 
 use crate::{Error, Limine, Result};
-use std::{ffi::OsString, fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt,
+    path::PathBuf,
+    str::FromStr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 /// The board.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -168,6 +175,8 @@ pub struct Machine {
     pub limine: Option<Limine>,
     /// Host time after which the guest is stopped; `None` waits for ever.
     pub timeout: Option<Duration>,
+    /// The machine is stopped when this becomes true; for Ctrl-C and the like.
+    pub stop: Option<Arc<AtomicBool>>,
     /// Further arguments for QEMU, last on its command line.
     pub extra_args: Vec<OsString>,
 }
@@ -190,6 +199,7 @@ impl Machine {
             port: Port::default(),
             limine: None,
             timeout: None,
+            stop: None,
             extra_args: Vec::new(),
         }
     }

@@ -20,9 +20,13 @@ use crate::{
 use std::{
     fs::File,
     io::{self, Read},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -46,6 +50,8 @@ pub enum Status {
     Reset,
     /// The machine ran longer than it was allowed to and was stopped.
     Timeout,
+    /// [`Machine::stop`] became true.
+    Stopped,
     /// QEMU could not run the machine; what it said.
     QemuFailed(String),
 }
@@ -74,12 +80,14 @@ pub struct Running {
     virtio: Option<Tail>,
     started: Instant,
     deadline: Option<Instant>,
+    stop: Option<Arc<AtomicBool>>,
     status: Option<Status>,
     dir: tempfile::TempDir,
 }
 
 impl Machine {
-    /// Builds the boot media and starts QEMU.
+    /// Builds the boot media and starts QEMU. The machine ends with the thread that starts it, at the
+    /// latest.
     ///
     /// # Errors
     /// Whatever [`Machine::check`] finds, and what is missing on the host. That QEMU itself refuses the machine shows as
@@ -109,13 +117,16 @@ impl Machine {
         let stderr = File::create(&stderr_path)
             .map_err(Error::io(format!("create {}", stderr_path.display())))?;
         let started = Instant::now();
-        let child = Command::new(QEMU)
+        let mut command = Command::new(QEMU);
+        command
             .args(self.arguments(&files))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)
-            .spawn()
-            .map_err(Error::io(format!("run {QEMU}")))?;
+            // Ctrl-C in the terminal is for the caller, who stops the machine when it is ready.
+            .process_group(0);
+        die_with_parent(&mut command);
+        let child = command.spawn().map_err(Error::io(format!("run {QEMU}")))?;
         Ok(Running {
             child,
             accel: self.accel,
@@ -123,6 +134,7 @@ impl Machine {
             virtio: (self.port == Port::Virtio).then(|| Tail::new(dir.path().join(VIRTIO_FILE))),
             started,
             deadline: self.timeout.map(|timeout| started + timeout),
+            stop: self.stop.clone(),
             status: None,
             dir,
         })
@@ -166,6 +178,9 @@ impl Running {
             } else if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.kill();
                 self.status = Some(Status::Timeout);
+            } else if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                self.kill();
+                self.status = Some(Status::Stopped);
             } else if self.accel == Accel::Kvm && self.stderr().contains("KVM internal error") {
                 // QEMU stops such a machine and waits for a debugger that nobody attached.
                 self.kill();
@@ -287,6 +302,18 @@ fn judge(exit: ExitStatus, stderr: &str, silent: bool) -> Status {
         },
         None => failed(format!("QEMU was ended by signal {}", exit.signal().unwrap_or(0))),
     }
+}
+
+/// Has the kernel end the process when the thread that starts it ends, however that comes about: an emulator
+/// that nobody watches would run for ever (`prctl(2)`, `PR_SET_PDEATHSIG`).
+fn die_with_parent(command: &mut Command) {
+    let set = || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; this closure makes one
+    // system call and neither allocates nor locks.
+    unsafe { command.pre_exec(set) };
 }
 
 /// Whether KVM can be opened at all. That it runs the guest shows only later.

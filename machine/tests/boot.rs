@@ -4,7 +4,15 @@
 //! enters) and in 64-bit mode (where Limine does).
 
 use machine::{Boot, Clock, Error, Finished, Limine, Machine, MachineType, Port, Status};
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{
+    io::Write,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 const VIRTUAL: u64 = 0xFFFF_FFFF_8010_0000;
 const PHYSICAL: u64 = 0x10_0000;
@@ -166,6 +174,21 @@ fn what_qemu_refuses_is_its_failure() {
     machine.extra_args = vec!["-device".into(), "no-such-device".into()];
     let Status::QemuFailed(text) = finish(&machine).status else { panic!("it ran") };
     assert!(text.contains("no-such-device"), "{text}");
+}
+
+#[test]
+fn a_machine_can_be_stopped() {
+    let guest = Guest::new(&[&say("on\n"), &HANG]);
+    let mut machine = guest.machine();
+    let stop = Arc::new(AtomicBool::new(false));
+    machine.stop = Some(stop.clone());
+    let mut said = Vec::new();
+    let status = machine.start().unwrap().follow(|_, bytes| {
+        said.extend_from_slice(bytes);
+        stop.store(said.ends_with(b"on\n"), Ordering::Relaxed);
+        Ok::<(), Error>(())
+    });
+    assert_eq!(status.unwrap(), Status::Stopped);
 }
 
 #[test]

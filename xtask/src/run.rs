@@ -124,22 +124,18 @@ fn parse_door(text: &str) -> Result<Door, String> {
 /// Everything that stops it before the guest has ended.
 pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
     let app = options.app.as_deref().map(App::open).transpose()?;
-    let machine = describe(project, options, app.as_ref())?;
+    let mut machine = describe(project, options, app.as_ref())?;
     let recording = match &options.record {
         Some(path) => path.clone(),
         None => project.out_dir()?.join("last.orrec"),
     };
     let show = if options.events { Show::Events } else { Show::Console };
     let mut watch = Watch::open(&machine.kernel, &recording, show)?;
-    let interrupted = interrupt_flag()?;
+    machine.stop = Some(interrupt_flag()?);
     let mut running = machine.start()?;
     let status = running.follow(|port, bytes| watch.push(port, bytes))?;
     let summary = watch.finish()?;
     summary.print()?;
-    if interrupted.load(Ordering::Relaxed) {
-        eprintln!("interrupted");
-        return Ok(ExitCode::from(EXIT_INTERRUPTED));
-    }
     if status == Status::Timeout
         && options.accel == Accel::Kvm
         && matches!(summary, Summary::Silent(_))
@@ -151,8 +147,8 @@ pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::from(exit_code(&status, options.timeout)))
 }
 
-/// Becomes true at Ctrl-C. QEMU gets the same signal from the terminal and ends, and what it said
-/// until then is reported.
+/// Becomes true at Ctrl-C, and when the process is asked to end; what the guest said until then is still
+/// reported.
 fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let handler = flag.clone();
@@ -170,6 +166,10 @@ fn exit_code(status: &Status, timeout_seconds: u64) -> u8 {
                 "error: stopped after {timeout_seconds} s; give it longer with --timeout SECONDS"
             );
             EXIT_TIMEOUT
+        }
+        Status::Stopped => {
+            eprintln!("interrupted");
+            EXIT_INTERRUPTED
         }
         Status::Reset => {
             eprintln!("error: the guest reset the machine (a triple fault, most likely)");
