@@ -1,0 +1,250 @@
+//! One run of the image: what machine, what kernel command line; then to its end.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use machine::{Boot, Clock, Limine, Machine, MachineType, Memory, Port};
+use trace_tools::Schema;
+use trace_tools::recording::Writer;
+use trace_tools::session::{Decoder, Item, Session};
+use trace_tools::trace::Builder;
+
+use crate::outcome::Outcome;
+use crate::progress;
+use crate::turnstile::Pass;
+
+/// How often a long run says that it is still there.
+const PROGRESS: Duration = Duration::from_secs(15);
+/// Host time after which a run is stopped. A limit for guests that hang, not a measurement.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Which build of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// As users run it.
+    Fast,
+    /// With debug assertions, overflow checks and lock-order checks.
+    Checked,
+}
+
+impl Image {
+    /// The image's file.
+    ///
+    /// # Panics
+    /// Where the environment does not name it.
+    pub fn path(self) -> PathBuf {
+        let variable = match self {
+            Self::Fast => "ORRERY_IMAGE",
+            Self::Checked => "ORRERY_IMAGE_CHECKED",
+        };
+        match std::env::var_os(variable).filter(|path| !path.is_empty()) {
+            Some(path) => path.into(),
+            None => panic!(
+                "{variable} does not say where the image is; run these tests by \
+                 `cargo xtask test guest`, or set it to the path that `cargo xtask build{}` prints",
+                if self == Self::Checked { " --checked" } else { "" }
+            ),
+        }
+    }
+}
+
+/// A run of the image that has not begun: one CPU on a q35, booted by PVH, tracing everything to
+/// virtio-console, with the workload `mixed`.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    machine: Machine,
+    image: Image,
+    trace: String,
+    mode: &'static str,
+    workload: String,
+    more_words: Vec<String>,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Guest {
+    /// A run of the image as users run it.
+    pub fn new() -> Self {
+        let mut machine = Machine::new(PathBuf::new());
+        machine.port = Port::Virtio;
+        machine.timeout = Some(TIMEOUT);
+        Self {
+            machine,
+            image: Image::Fast,
+            trace: "all".into(),
+            mode: "stream",
+            workload: "mixed".into(),
+            more_words: Vec::new(),
+        }
+    }
+
+    /// A run of the image with run-time checks.
+    pub fn checked() -> Self {
+        Self { image: Image::Checked, ..Self::new() }
+    }
+
+    /// Number of CPUs.
+    pub fn smp(mut self, cpus: u32) -> Self {
+        self.machine.cpus = cpus;
+        self
+    }
+
+    /// The board.
+    pub fn board(mut self, board: MachineType) -> Self {
+        self.machine.machine_type = board;
+        self
+    }
+
+    /// Memory, as in `256M`.
+    ///
+    /// # Panics
+    /// Where that is no memory size.
+    pub fn memory(mut self, size: &str) -> Self {
+        self.machine.memory = size.parse::<Memory>().unwrap_or_else(|why| panic!("{why}"));
+        self
+    }
+
+    /// Boots through Limine rather than by PVH.
+    pub fn limine(mut self, boot: Boot, limine: Limine) -> Self {
+        self.machine.boot = boot;
+        self.machine.limine = Some(limine);
+        self
+    }
+
+    /// Where the trace goes.
+    pub fn port(mut self, port: Port) -> Self {
+        self.machine.port = port;
+        self
+    }
+
+    /// Counts instructions instead of time, and halts when idle, as `cargo xtask run --icount` does:
+    /// the run repeats to the bit.
+    pub fn icount(mut self) -> Self {
+        self.machine.clock = Clock::Instructions;
+        self.word("seed=1").word("idle=halt")
+    }
+
+    /// Trace categories.
+    pub fn trace(mut self, categories: &str) -> Self {
+        self.trace = categories.into();
+        self
+    }
+
+    /// Keeps the newest records when a ring is full, rather than the oldest.
+    pub fn snapshot(mut self) -> Self {
+        self.mode = "snapshot";
+        self
+    }
+
+    /// What the kernel does, `name,key=value,…`.
+    pub fn workload(mut self, workload: &str) -> Self {
+        self.workload = workload.into();
+        self
+    }
+
+    /// One more word for the kernel's command line.
+    pub fn word(mut self, word: &str) -> Self {
+        self.more_words.push(word.into());
+        self
+    }
+
+    /// Host time after which the run is stopped.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.machine.timeout = Some(timeout);
+        self
+    }
+
+    /// Boots the guest and follows it to its end.
+    ///
+    /// # Panics
+    /// Where the machine cannot be run at all, or its stream is not of this image.
+    pub fn run(mut self) -> Outcome {
+        self.machine.kernel = self.image.path();
+        self.machine.cmdline = self.command_line();
+        let elf = std::fs::read(&self.machine.kernel)
+            .unwrap_or_else(|why| panic!("cannot read {}: {why}", self.machine.kernel.display()));
+        let decoder = Schema::from_elf(&elf).and_then(Decoder::new);
+        let decoder = decoder.unwrap_or_else(|why| panic!("the image's schema: {why}"));
+        let _pass = Pass::wait();
+        self.follow(decoder)
+    }
+
+    fn command_line(&self) -> String {
+        let mut words = vec![
+            format!("trace={}", self.trace),
+            format!("trace_mode={}", self.mode),
+            format!("trace_out={}", self.machine.port),
+        ];
+        words.extend(self.more_words.iter().cloned());
+        words.push(format!("workload={}", self.workload));
+        words.join(" ")
+    }
+
+    fn follow(self, decoder: Decoder) -> Outcome {
+        let port = self.machine.port;
+        let mut recording =
+            Writer::new(Vec::new(), &decoder.schema).unwrap_or_else(|why| panic!("{self}: {why}"));
+        let mut session = Session::new(decoder);
+        let mut builder = Builder::default();
+        let mut com1 = Vec::new();
+        let mut bytes_seen = 0;
+        let started = Instant::now();
+        let mut told = started;
+        let mut handle = |item: Item<'_>| {
+            if let Item::Packet(packet) = &item {
+                // Into memory: cannot fail.
+                let _ = recording.packet(packet);
+            }
+            builder.add(item);
+        };
+        let mut running = self.machine.start().unwrap_or_else(|why| panic!("{self}: {why}"));
+        let status = running.follow(|from, bytes| -> machine::Result<()> {
+            if from == Port::Com1 {
+                com1.extend_from_slice(bytes);
+            }
+            if from == port {
+                bytes_seen += bytes.len();
+                if let Err(why) = session.push(bytes, &mut handle) {
+                    panic!("{self}: {why}");
+                }
+            }
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                let (seconds, mb) = (started.elapsed().as_secs(), bytes_seen / 1_000_000);
+                progress(&format!("{self}: {seconds} s, {mb} MB of trace"));
+            }
+            Ok(())
+        });
+        let status = status.unwrap_or_else(|why| panic!("{self}: {why}"));
+        if let Err(why) = session.finish(&mut handle) {
+            panic!("{self}: {why}");
+        }
+        let elapsed = started.elapsed();
+        progress(&format!("{self}: {status:?} after {:.1} s", elapsed.as_secs_f32()));
+        let trace = builder.finish(&session);
+        let recording = recording.finish().unwrap_or_default();
+        Outcome::new(self.to_string(), status, trace, recording, com1, running.stderr())
+    }
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let machine = &self.machine;
+        let clock = if machine.clock == Clock::Instructions { " icount" } else { "" };
+        write!(
+            f,
+            "{} smp={} {} {} {}{clock} {}",
+            machine.machine_type,
+            machine.cpus,
+            machine.memory,
+            machine.boot,
+            machine.port,
+            self.workload
+        )
+    }
+}

@@ -1,0 +1,116 @@
+//! How a run ended, and what is kept of it when its test fails.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use machine::Status;
+use trace_tools::Trace;
+
+use crate::target_dir;
+
+/// How a run ended. Dropped by a test that fails, it leaves its recording.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How the machine ended.
+    pub status: Status,
+    /// Everything the kernel printed.
+    pub console: String,
+    /// The decoded trace.
+    pub trace: Trace,
+    /// The recording, as `cargo xtask run --record` writes it.
+    pub recording: Vec<u8>,
+    guest: String,
+    com1: Vec<u8>,
+    stderr: String,
+}
+
+impl Outcome {
+    pub(crate) fn new(
+        guest: String,
+        status: Status,
+        trace: Trace,
+        recording: Vec<u8>,
+        com1: Vec<u8>,
+        stderr: String,
+    ) -> Self {
+        let text: Vec<u8> = trace.console().iter().flat_map(|chunk| chunk.text.clone()).collect();
+        let console = String::from_utf8_lossy(&text).into_owned();
+        Self { status, console, trace, recording, guest, com1, stderr }
+    }
+
+    /// The trace of a run that succeeded and whose trace arrived whole, without a record dropped.
+    ///
+    /// # Panics
+    /// Where it did not.
+    #[track_caller]
+    pub fn succeeded(&self) -> &Trace {
+        let trace = self.ended_with(0);
+        let dropped = trace.accounts().dropped();
+        assert_eq!(dropped, 0, "{}: {dropped} records dropped", self.guest);
+        trace
+    }
+
+    /// The trace of a run that ended with this status and whose trace arrived whole; the kernel
+    /// may have dropped records.
+    ///
+    /// # Panics
+    /// Where it ended otherwise, or some of the stream is missing or damaged.
+    #[track_caller]
+    pub fn ended_with(&self, status: u8) -> &Trace {
+        assert_eq!(self.status, Status::Guest(status), "{}", self.story());
+        let accounts = self.trace.accounts();
+        assert!(self.trace.is_whole(), "{}: not whole: {accounts:#?}", self.guest);
+        let told = accounts.end.as_ref().map(|end| end.status);
+        assert_eq!(told, Some(u32::from(status)), "{}: status in the end packet", self.guest);
+        &self.trace
+    }
+
+    /// All that is known of the run, in words.
+    pub fn story(&self) -> String {
+        let Self { guest, console, stderr, .. } = self;
+        let panics = self.trace.panics();
+        let com1: String = String::from_utf8_lossy(&self.com1)
+            .chars()
+            .filter(|c| c.is_ascii_graphic() || matches!(c, ' ' | '\n'))
+            .take(4_000)
+            .collect();
+        let com1 = if self.trace.hello().is_none() { com1 } else { String::new() };
+        format!("{guest}\nconsole:\n{console}\npanics: {panics:#?}\ncom1: {com1}\nqemu: {stderr}")
+    }
+
+    /// The first line of the console that starts with `prefix`, without it.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[track_caller]
+    pub fn line(&self, prefix: &str) -> &str {
+        match self.console.lines().find_map(|line| line.strip_prefix(prefix)) {
+            Some(rest) => rest,
+            None => panic!("no line begins with {prefix:?}: {}", self.story()),
+        }
+    }
+
+    fn keep(&self) -> std::io::Result<PathBuf> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let dir = target_dir().join("orrery/failed");
+        std::fs::create_dir_all(&dir)?;
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("test").replace("::", "-");
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("{test}-{number}.orrec"));
+        std::fs::write(&path, &self.recording)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        match self.keep() {
+            Ok(path) => eprintln!("{}: its recording is {}", self.guest, path.display()),
+            Err(why) => eprintln!("{}: its recording cannot be kept: {why}", self.guest),
+        }
+    }
+}
