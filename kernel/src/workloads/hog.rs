@@ -3,15 +3,13 @@
 
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use super::stats::Samples;
-use super::{burn_until, join_all, random};
+use super::{Gate, burn_until, join_all, random};
 use crate::app::{self, Args, Builder, CpuSet, Expected, Failure, JoinHandle, Nice};
-use crate::app::{WaitQueue, channel, println};
+use crate::app::{channel, println};
 
 crate::app!(
     name = "hog",
@@ -51,7 +49,7 @@ fn main(args: &Args<'static>) -> Result<(), Failure> {
                 list.split(',').map(|nice| Nice::new(nice.parse().ok()?).map(Nice::get)).collect()
             })?;
             args.finish()?;
-            share(&nice, slices)?;
+            share(&nice, slices as u32)?;
         }
     }
     Ok(())
@@ -60,38 +58,35 @@ fn main(args: &Args<'static>) -> Result<(), Failure> {
 /// One hog per CPU against this many sleepers of each class. Returns how late the sleepers ran.
 ///
 /// # Errors
-/// When a task cannot be made, or a real-time sleeper never ran.
+/// When a task cannot be made, or fails.
 pub fn against_sleepers(time: Duration, real_time: u64, fair: u64) -> Result<String, Failure> {
-    let end_ticks = app::now_ticks() + app::to_ticks(time);
+    let gate = Gate::new();
     let mut tasks = Vec::new();
     for cpu in 0..app::cpus() {
         let hog = Builder::new(format!("hog-{cpu}")).cpus(CpuSet::single(cpu));
-        tasks.push(hog.spawn(move || burn_until(end_ticks))?);
+        let passage = gate.passage();
+        tasks.push(hog.spawn(move || burn_until(passage.pass()))?);
     }
     let (results, outlet) = channel((real_time + fair) as usize);
-    for index in 0..real_time {
-        let sleeper = Builder::new(format!("rt-{index}")).fifo(FIRST_PRIORITY + index as u8);
-        let results = results.clone();
+    for index in 0..real_time + fair {
+        let (class, sleeper) = if index < real_time {
+            let priority = FIRST_PRIORITY + index as u8;
+            (Class::RealTime, Builder::new(format!("rt-{index}")).fifo(priority))
+        } else {
+            (Class::Fair, Builder::new(format!("fair-{}", index - real_time)))
+        };
+        let (passage, results) = (gate.passage(), results.clone());
         tasks.push(sleeper.spawn(move || {
-            let late_ticks = sleep_again_and_again(index, end_ticks);
-            results.send((Class::RealTime, late_ticks)).map_err(Failure::from)
+            let late_ticks = sleep_again_and_again(index, passage.pass());
+            results.send((class, late_ticks)).map_err(Failure::from)
         })?);
     }
-    for index in 0..fair {
-        let results = results.clone();
-        tasks.push(app::spawn(format!("fair-{index}"), move || {
-            let late_ticks = sleep_again_and_again(real_time + index, end_ticks);
-            results.send((Class::Fair, late_ticks)).map_err(Failure::from)
-        })?);
-    }
+    gate.open(time);
     drop(results);
     join_all(tasks)?;
     let (mut real_time_ticks, mut fair_ticks) = (Vec::new(), Vec::new());
     for (class, mut late_ticks) in outlet.iter() {
         match class {
-            Class::RealTime if late_ticks.is_empty() => {
-                return Err("a real-time sleeper never ran".into());
-            }
             Class::RealTime => real_time_ticks.append(&mut late_ticks),
             Class::Fair => fair_ticks.append(&mut late_ticks),
         }
@@ -106,46 +101,31 @@ enum Class {
     Fair,
 }
 
-/// Sleeps for random times; returns how late each sleep ended, in ticks.
+/// Sleeps for random times, once at least; returns how late each sleep ended, in ticks.
 fn sleep_again_and_again(stream: u64, end_ticks: u64) -> Vec<u64> {
     let mut random = random(stream);
     let mut late_ticks = Vec::new();
-    loop {
+    while late_ticks.is_empty() || app::now_ticks() < end_ticks {
         let pause = Duration::from_micros(random.rand_range(SLEEP_US));
         let deadline_ticks = app::now_ticks() + app::to_ticks(pause);
-        if deadline_ticks >= end_ticks {
-            return late_ticks;
-        }
         app::sleep_until(deadline_ticks);
         late_ticks.push(app::now_ticks() - deadline_ticks);
     }
+    late_ticks
 }
 
 /// Hogs of these nice values share the last CPU for so many slices; then each has had what its
 /// weight gives it.
-fn share(nice: &[i8], slices: u64) -> Result<(), Failure> {
+fn share(nice: &[i8], slices: u32) -> Result<(), Failure> {
     let cpu = app::cpus() - 1;
-    // 0 while the hogs gather: they start together, so that none has a lead.
-    let end_ticks = Arc::new(AtomicU64::new(0));
-    let gate = Arc::new(WaitQueue::new());
-    let (ready, gathered) = channel(nice.len());
+    let gate = Gate::new();
     let mut hogs = Vec::new();
     for (index, &nice) in nice.iter().enumerate() {
-        let (end_ticks, gate, ready) = (end_ticks.clone(), gate.clone(), ready.clone());
         let hog = Builder::new(format!("hog-{index}")).nice(nice).cpus(CpuSet::single(cpu));
-        hogs.push(hog.spawn(move || -> Result<(), Failure> {
-            ready.send(())?;
-            drop(ready);
-            gate.wait_until(|| end_ticks.load(Ordering::Acquire) != 0);
-            burn_until(end_ticks.load(Ordering::Acquire));
-            Ok(())
-        })?);
+        let passage = gate.passage();
+        hogs.push(hog.spawn(move || burn_until(passage.pass()))?);
     }
-    drop(ready);
-    gathered.iter().for_each(drop);
-    let time_ticks = app::to_ticks(SLICE).saturating_mul(slices);
-    end_ticks.store(app::now_ticks() + time_ticks, Ordering::Release);
-    gate.wake_all();
+    gate.open(SLICE * slices);
     let tasks: Vec<_> = hogs.iter().map(JoinHandle::task).collect();
     join_all(hogs)?;
 

@@ -31,10 +31,13 @@ pub mod timers;
 pub mod yield_bench;
 
 use alloc::format;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 
 use oorandom::Rand64;
 
-use crate::app::{self, Failure, JoinHandle};
+use crate::app::{self, Failure, JoinHandle, WaitQueue};
 use crate::arch::cpu;
 
 /// A task's own random numbers: the same for the same `seed=` and the same `stream`.
@@ -48,6 +51,48 @@ fn burn_until(deadline_ticks: u64) {
     while app::now_ticks() < deadline_ticks {
         cpu::spin(100);
         cpu::pause();
+    }
+}
+
+/// Where tasks gather, so that they start together: making them takes a while. Whoever has the
+/// gate opens it, at the latest by dropping it.
+struct Gate(Arc<Passage>);
+
+struct Passage {
+    /// When what is behind the gate ends; 0 while it is closed.
+    end_ticks: AtomicU64,
+    waiting: WaitQueue,
+}
+
+impl Gate {
+    fn new() -> Self {
+        Self(Arc::new(Passage { end_ticks: AtomicU64::new(0), waiting: WaitQueue::new() }))
+    }
+
+    /// For a task to wait with.
+    fn passage(&self) -> Arc<Passage> {
+        self.0.clone()
+    }
+
+    /// Lets everybody through, to do something for this time.
+    fn open(self, time: Duration) {
+        self.0.end_ticks.store(app::now_ticks() + app::to_ticks(time), Ordering::Release);
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // Not opened: a task could not be made, and those that were have nothing to do.
+        let _ = self.0.end_ticks.compare_exchange(0, 1, Ordering::Release, Ordering::Relaxed);
+        self.0.waiting.wake_all();
+    }
+}
+
+impl Passage {
+    /// Waits for the gate to open, and returns when to end.
+    fn pass(&self) -> u64 {
+        self.waiting.wait_until(|| self.end_ticks.load(Ordering::Acquire) != 0);
+        self.end_ticks.load(Ordering::Acquire)
     }
 }
 
