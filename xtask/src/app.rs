@@ -57,8 +57,13 @@ impl App {
             .with_context(|| format!("cannot create {}", wrapper.display()))?;
         let top = read(&project.root.join("Cargo.toml"))?;
         write(&wrapper.join("Cargo.toml"), &self.wrapper_manifest(&project.root, &top)?)?;
-        // The same versions as the plain image; the application's own dependencies are added.
-        write(&wrapper.join("Cargo.lock"), &read(&project.root.join("Cargo.lock"))?)?;
+        // The same versions as the plain image; cargo adds those of the application's own dependencies,
+        // which stay until the plain image's change.
+        let lock = read(&project.root.join("Cargo.lock"))?;
+        let fresh = write(&wrapper.join("Cargo.lock.base"), &lock)? == Written::Unchanged;
+        if !fresh || !wrapper.join("Cargo.lock").exists() {
+            write(&wrapper.join("Cargo.lock"), &lock)?;
+        }
         let mut cargo = project.cargo(["build", "--manifest-path"]);
         cargo.arg(wrapper.join("Cargo.toml")).env("CARGO_TARGET_DIR", wrapper.join("target"));
         Ok(cargo)
@@ -109,12 +114,20 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// What became of a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Written {
+    Unchanged,
+    Anew,
+}
+
 /// Writes only what differs, so that cargo's notion of freshness is not disturbed.
-fn write(path: &Path, text: &str) -> Result<()> {
+fn write(path: &Path, text: &str) -> Result<Written> {
     if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
-        return Ok(());
+        return Ok(Written::Unchanged);
     }
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Written::Anew)
 }
 
 #[cfg(test)]
@@ -139,6 +152,23 @@ mod tests {
         std::fs::create_dir(dir.path().join("src")).unwrap();
         std::fs::write(dir.path().join("src/lib.rs"), "").unwrap();
         assert_eq!(App::open(dir.path()).unwrap().name, "a");
+    }
+
+    #[test]
+    fn the_lock_file_is_copied_when_it_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let project = Project { root: dir.path().into(), target_dir: dir.path().join("target") };
+        let lock = project.target_dir.join("app-image/Cargo.lock");
+        let app = App { name: "hello".into(), dir: "/apps/hello".into() };
+        std::fs::write(dir.path().join("Cargo.toml"), "[workspace]\n").unwrap();
+        for (top, amended) in [("one", "one, amended"), ("two", "two, amended")] {
+            std::fs::write(dir.path().join("Cargo.lock"), top).unwrap();
+            app.cargo_build(&project).unwrap();
+            assert_eq!(std::fs::read_to_string(&lock).unwrap(), top);
+            std::fs::write(&lock, amended).unwrap();
+            app.cargo_build(&project).unwrap();
+            assert_eq!(std::fs::read_to_string(&lock).unwrap(), amended);
+        }
     }
 
     #[test]
