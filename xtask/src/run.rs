@@ -160,7 +160,17 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
 /// Tells how the machine ended where that is no status of the guest's, and gives the process's exit status.
 fn exit_code(status: &Status, timeout_seconds: u64) -> u8 {
     match status {
-        Status::Guest(status) => *status,
+        Status::Guest(0) => 0,
+        Status::Guest(status) => {
+            let meaning = match status {
+                1 => " (the workload failed)",
+                101 => " (the kernel panicked)",
+                102 => " (the watchdog stopped it)",
+                _ => "",
+            };
+            eprintln!("error: the guest ended with status {status}{meaning}");
+            *status
+        }
         Status::Timeout => {
             eprintln!(
                 "error: stopped after {timeout_seconds} s; give it longer with --timeout SECONDS"
