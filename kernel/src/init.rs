@@ -86,9 +86,12 @@ fn spawn_drain() -> JoinHandle {
 /// Makes and joins a task, so that containers which grow with the first one have done so before
 /// anything is counted.
 fn warm_up() {
-    if let Ok(task) =
-        birth::create(String::from("warm-up"), Policy::Fair(Nice::default()), CpuSet::ALL, Box::new(|| 0))
-    {
+    if let Ok(task) = birth::create(
+        String::from("warm-up"),
+        Policy::Fair(Nice::default()),
+        CpuSet::ALL,
+        Box::new(|| 0),
+    ) {
         birth::run(&task);
         task.join();
     }

@@ -69,7 +69,7 @@ fn take_from(this: &Cpu, queue: &mut RunQueue, victim: u32, now: u64, irq: &IrqO
     other.publish(&from);
     drop(from);
     let task = Task::of_entity(entity);
-    wake::admit(this, queue, task, Enqueue::Migrated, Reason::Pull, irq);
+    wake::admit(this, queue, task, (Enqueue::Migrated, Reason::Pull), now, irq);
     true
 }
 

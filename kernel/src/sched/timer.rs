@@ -109,7 +109,12 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
             // lock, before it goes on.
             let task = unsafe { Task::of_timer(timer).as_ref() };
             let late = now - task.timer.deadline_ticks();
-            events::timer_expire_at(irq, now, late.min(u64::from(u32::MAX)) as u32, task.pid());
+            events::timer_expire_at(
+                irq,
+                tsc::now(),
+                late.min(u64::from(u32::MAX)) as u32,
+                task.pid(),
+            );
             wake::wake(task);
         }
         sleepers.next_deadline_ticks()
@@ -118,7 +123,7 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
         let mut queue = this.queue.lock_with(irq);
         if queue.tick(now) == Preempt::Yes {
             if !percpu::need_resched() {
-                events::need_resched_at(irq, now, 0);
+                events::need_resched_at(irq, tsc::now(), 0);
             }
             percpu::set_need_resched();
             None

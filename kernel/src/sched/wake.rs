@@ -47,7 +47,6 @@ pub(super) mod arrival {
 pub(super) enum Reason {
     Wake = 0,
     Pull = 1,
-    Affinity = 3,
 }
 
 /// Wakes a task, however it sleeps. False if it was not asleep.
@@ -113,7 +112,7 @@ pub(super) fn send(task: NonNull<Task>, cpu: u32, why: Enqueue, irq: &IrqOff) {
         // SAFETY: tasks live until they are reaped, which a runnable one is not.
         if is_saved(unsafe { task.as_ref() }) {
             let mut queue = target.queue.lock_with(irq);
-            admit(target, &mut queue, task, why, Reason::Wake, irq);
+            admit(target, &mut queue, task, (why, Reason::Wake), tsc::now(), irq);
             return;
         }
     }
@@ -136,7 +135,7 @@ pub(super) fn drain_inbox(this: &Cpu, queue: &mut RunQueue, irq: &IrqOff) {
         count += 1;
         // SAFETY: a task in an inbox is runnable, hence alive.
         let why = arrival::from_u8(unsafe { task.as_ref() }.arrival.load(Ordering::Relaxed));
-        admit(this, queue, task, why, Reason::Wake, irq);
+        admit(this, queue, task, (why, Reason::Wake), tsc::now(), irq);
     }
     events::inbox_drain_at(irq, tsc::now(), count);
 }
@@ -149,8 +148,8 @@ pub(super) fn admit(
     this: &Cpu,
     queue: &mut RunQueue,
     task: NonNull<Task>,
-    why: Enqueue,
-    reason: Reason,
+    (why, reason): (Enqueue, Reason),
+    now: u64,
     irq: &IrqOff,
 ) {
     let cpu = percpu::cpu_id();
@@ -164,7 +163,6 @@ pub(super) fn admit(
         send(task, other as u32, why, irq);
         return;
     }
-    let now = tsc::now();
     let seq = it.wake_seq.load(Ordering::Relaxed);
     if from != cpu && why != Enqueue::New {
         events::sched_migrate_at(irq, now, it.pid(), from as u8, cpu as u8, seq, reason as u8);

@@ -91,8 +91,7 @@ events! {
     Wake "wake": inbox_drain / inbox_drain_at { count: u16 }
     /// This CPU wants to reschedule, on behalf of `pid` (0: a slice has ended).
     Sched "sched": need_resched / need_resched_at { pid: u32 }
-    /// `pid` moves from the queue of CPU `from` to that of `to`: 0 wake placement, 1 new-idle pull,
-    /// 2 periodic balance, 3 affinity.
+    /// `pid` moves from the queue of CPU `from` to that of `to`: 0 sent there (a wake, or its affinity), 1 pulled.
     Sched "sched": sched_migrate / sched_migrate_at { pid: u32, from: u8, to: u8, seq: u8, reason: u8 }
     /// An inter-processor interrupt is sent: 0 reschedule, 1 call function, 2 stop.
     Irq "irq": ipi_send / ipi_send_at { target: u8, kind: u8 }
