@@ -2,33 +2,32 @@
 //!
 //! A part without `=` belongs to the value before it, so that a value may be a list: in
 //! `tasks=4,cpus=0-1,3` the value of `cpus` is `0-1,3`. Every complaint names the parameter, what was
-//! written and what is allowed. Nothing is allocated. The kernel's `app` hands an [`Args`] to each application.
+//! written and what is allowed. The kernel's `app` hands an [`Args`] to each application.
 
-use core::cell::Cell;
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::fmt;
 use core::ops::RangeInclusive;
 use core::time::Duration;
-
-/// Most parameters that may be given, and most that an application may ask for.
-pub const MAX_PARAMETERS: usize = 32;
 
 /// The parameters that an application was given.
 #[derive(Debug)]
 pub struct Args<'a> {
     text: &'a str,
-    /// What was asked for so far; empty strings beyond.
-    known: Cell<[&'static str; MAX_PARAMETERS]>,
+    /// What was asked for so far.
+    known: RefCell<Vec<&'static str>>,
 }
 
 /// What is wrong with the parameters.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum ArgError<'a> {
     /// The text does not begin with `key=`.
     NoKey(&'a str),
     /// A parameter is given twice.
     Twice(&'a str),
-    /// More than [`MAX_PARAMETERS`].
-    TooMany,
     /// A value is not one of those allowed.
     Bad {
         /// The parameter.
@@ -42,13 +41,13 @@ pub enum ArgError<'a> {
     Unknown {
         /// The parameter.
         key: &'a str,
-        /// Those that it asked for, then empty strings.
-        known: [&'static str; MAX_PARAMETERS],
+        /// Those that it asked for, with commas.
+        known: String,
     },
 }
 
 /// What a parameter's value may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// A whole number between these two, which are allowed too.
     Number(u64, u64),
@@ -56,41 +55,34 @@ pub enum Expected {
     Duration,
     /// A number of bytes.
     Size,
-    /// One of these words; empty strings do not count.
-    Word([&'static str; MAX_WORDS]),
+    /// One of these words, which have commas between them.
+    Word(String),
     /// As this text says.
     Other(&'static str),
 }
-
-/// Most words that [`Args::choice`] chooses between.
-pub const MAX_WORDS: usize = 16;
 
 impl<'a> Args<'a> {
     /// Reads the pairs.
     ///
     /// # Errors
-    /// [`ArgError::NoKey`], [`ArgError::Twice`] and [`ArgError::TooMany`].
+    /// [`ArgError::NoKey`] and [`ArgError::Twice`].
     pub fn new(text: &'a str) -> Result<Self, ArgError<'a>> {
         for (index, (key, _)) in pairs(text).enumerate() {
             if key.is_empty() {
                 return Err(ArgError::NoKey(text));
             }
-            if index == MAX_PARAMETERS {
-                return Err(ArgError::TooMany);
-            }
             if pairs(text).take(index).any(|(other, _)| other == key) {
                 return Err(ArgError::Twice(key));
             }
         }
-        Ok(Self { text, known: Cell::new([""; MAX_PARAMETERS]) })
+        Ok(Self { text, known: RefCell::default() })
     }
 
     /// The value as it was written, if the parameter was given.
     pub fn text(&self, key: &'static str) -> Option<&'a str> {
-        let mut known = self.known.get();
-        if let Some(slot) = known.iter_mut().find(|it| it.is_empty() || **it == key) {
-            *slot = key;
-            self.known.set(known);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
         }
         pairs(self.text).find(|(it, _)| *it == key).map(|(_, value)| value)
     }
@@ -160,7 +152,7 @@ impl<'a> Args<'a> {
         })
     }
 
-    /// One of several words; the first is the default. At most [`MAX_WORDS`] are told apart.
+    /// One of several words; the first is the default.
     ///
     /// # Errors
     /// [`ArgError::Bad`] where it is none of them.
@@ -172,9 +164,8 @@ impl<'a> Args<'a> {
         key: &'static str,
         words: &[(&'static str, T)],
     ) -> Result<T, ArgError<'a>> {
-        let mut names = [""; MAX_WORDS];
-        names.iter_mut().zip(words).for_each(|(name, (word, _))| *name = word);
-        self.parse(key, words[0].1, Expected::Word(names), |value| {
+        let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        self.parse(key, words[0].1, Expected::Word(names.join(", ")), |value| {
             words.iter().find(|(word, _)| *word == value).map(|&(_, meaning)| meaning)
         })
     }
@@ -184,10 +175,10 @@ impl<'a> Args<'a> {
     /// # Errors
     /// [`ArgError::Unknown`] if others were given.
     pub fn finish(&self) -> Result<(), ArgError<'a>> {
-        let known = self.known.get();
+        let known = self.known.borrow();
         match pairs(self.text).find(|(key, _)| !known.contains(key)) {
             None => Ok(()),
-            Some((key, _)) => Err(ArgError::Unknown { key, known }),
+            Some((key, _)) => Err(ArgError::Unknown { key, known: known.join(", ") }),
         }
     }
 }
@@ -243,18 +234,15 @@ impl fmt::Display for ArgError<'_> {
         match self {
             Self::NoKey(text) => write!(f, "`{text}` must be written key=value,key=value"),
             Self::Twice(key) => write!(f, "parameter `{key}` is given twice"),
-            Self::TooMany => write!(f, "there are more than {MAX_PARAMETERS} parameters"),
             Self::Bad { key, value, expected } => {
                 write!(f, "parameter `{key}={value}`: the value must be {expected}")
             }
             Self::Unknown { key, known } => {
-                write!(f, "parameter `{key}` is not known; there ")?;
-                match known.iter().filter(|it| !it.is_empty()).count() {
-                    0 => write!(f, "are none"),
-                    1 => write!(f, "is only "),
-                    _ => write!(f, "are "),
-                }?;
-                list(f, known)
+                write!(f, "parameter `{key}` is not known; ")?;
+                if known.is_empty() {
+                    return f.write_str("there are none");
+                }
+                write!(f, "there are: {known}")
             }
         }
     }
@@ -275,28 +263,17 @@ impl fmt::Display for Expected {
             Self::Number(first, last) => write!(f, "a whole number from {first} to {last}"),
             Self::Duration => write!(f, "a length of time, such as 10ms, with ns, us, ms or s"),
             Self::Size => write!(f, "a number of bytes, such as 64K, with K, M, G or nothing"),
-            Self::Word(words) => {
-                f.write_str("one of ")?;
-                list(f, words)
-            }
+            Self::Word(words) => write!(f, "one of {words}"),
             Self::Other(text) => f.write_str(text),
         }
     }
-}
-
-fn list(f: &mut fmt::Formatter<'_>, words: &[&str]) -> fmt::Result {
-    for (index, word) in words.iter().filter(|it| !it.is_empty()).enumerate() {
-        write!(f, "{}{word}", if index > 0 { ", " } else { "" })?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::string::{String, ToString};
-    use std::vec::Vec;
+    use std::string::ToString;
 
     #[test]
     fn values_are_typed() {
@@ -351,7 +328,7 @@ mod tests {
         assert!(complaint("for=ms", time).contains("such as 10ms"));
         assert_eq!(
             complaint("round=1", rounds),
-            "parameter `round` is not known; there is only rounds"
+            "parameter `round` is not known; there are: rounds"
         );
         assert_eq!(complaint("x=1", |_| Ok(())), "parameter `x` is not known; there are none");
         assert_eq!(complaint("rounds=1,rounds=2", rounds), "parameter `rounds` is given twice");
