@@ -36,18 +36,19 @@ fn main(args: &Args<'static>) -> Result<(), Failure> {
     let (results, outlet) = channel(1);
     let measuring = builder("measuring").spawn({
         let done = done.clone();
-        // It starts to measure when its partner is there.
-        let (ready, partner_is_ready) = channel(1);
+        // The partner sleeps until both are there: were it to yield before that, nobody below its
+        // class would get to make the other on this CPU.
+        let (start, started) = channel(1);
         let partner_done = done.clone();
         let partner = builder("partner").spawn(move || -> Result<(), Failure> {
-            ready.send(())?;
+            started.recv()?;
             while !partner_done.load(Ordering::Relaxed) {
                 app::yield_now();
             }
             Ok(())
         })?;
         move || -> Result<(), Failure> {
-            partner_is_ready.recv()?;
+            start.send(())?;
             let measured = measure(rounds);
             done.store(true, Ordering::Relaxed);
             results.send(measured)?;
