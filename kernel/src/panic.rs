@@ -13,6 +13,7 @@ use crate::console;
 use crate::drivers::exit::{ExitStatus, exit};
 use crate::mm::stack;
 use crate::sched::Task;
+use crate::sync::lockdep;
 use crate::trace::stream::{WIRE, Wire};
 use crate::trace::{drain, events};
 
@@ -74,6 +75,7 @@ fn die(
         cpu::halt_forever()
     }
     STORY_TELLER.store(percpu::cpu_id(), Ordering::SeqCst);
+    lockdep::silence();
     apic::send_nmi_to_others();
     // Time for the others to be where they stop; none of them is waited for.
     let since = tsc::now();
@@ -124,6 +126,10 @@ fn tell(
                     writeln!(out, "frame={address:#x}")?;
                 }
             }
+        }
+        // SAFETY: this CPU takes and releases no lock while it tells.
+        for (name, site) in unsafe { lockdep::held_by(percpu::cpu_id()) } {
+            writeln!(out, "lock={name} {}:{}", site.file(), site.line())?;
         }
         Ok(())
     });

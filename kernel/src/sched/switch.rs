@@ -27,11 +27,11 @@ use orrery_core::sched::{Policy, RunQueue, Switch};
 
 use super::cpu::{self, Cpu};
 use super::task::{State, Task, current};
-use super::{balance, timer, wake};
+use super::{balance, epoch, timer, wake};
 use crate::arch::context;
 use crate::arch::irq::{self, IrqOff};
 use crate::arch::{percpu, tsc};
-use crate::sync::preempt;
+use crate::sync::{lockdep, preempt};
 use crate::trace::events;
 use crate::trace::record::{self, Category};
 
@@ -49,6 +49,7 @@ pub fn yield_now() {
 /// Sleeps, if the running task is still prepared to ([`State::Preparing`]): a wake since then makes
 /// this return at once.
 pub fn sleep_prepared() {
+    lockdep::assert_none_held();
     debug_assert!(percpu::preempt_depth() == 0, "a task sleeps with preemption off");
     percpu::preempt_disable();
     irq::disable();
@@ -94,10 +95,13 @@ pub(super) fn take_inbox(this: &Cpu, irq: &IrqOff) {
 /// Interrupts are off and preemption is counted off once.
 #[inline(always)]
 pub(super) fn schedule(why: Switch) {
+    lockdep::assert_none_held();
     // SAFETY: interrupts are off, and stay so until the caller turns them on.
     let irq = unsafe { IrqOff::assume() };
     let this = cpu::this();
     let prev = current();
+    // Whether or not another task follows: nobody comes here out of a read-side section.
+    epoch::EPOCH.quiescent_at(this.seen());
     let mut queue = this.queue.lock_with(&irq);
     // Before the task goes to sleep: from then on a waker may send it to this very inbox, and it
     // must not be enqueued while it is still the queue's running one.

@@ -2,13 +2,15 @@
 //!
 //! The lock word is 0 when free, else the owning CPU's number plus one, so that a recursive lock is
 //! found where it happens and a panic can say who held what. Holding one disables preemption; data
-//! that interrupt handlers touch as well is locked with [`SpinLock::lock_irq`].
+//! that interrupt handlers touch as well is locked with [`SpinLock::lock_irq`]. In images with debug
+//! assertions every acquisition is checked by [`lockdep`](super::lockdep).
 
 use core::cell::UnsafeCell;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use super::lockdep::{self, ClassCell};
 use super::preempt;
 use crate::arch::irq::IrqOff;
 use crate::arch::{cpu, hooks, percpu};
@@ -17,6 +19,7 @@ use crate::arch::{cpu, hooks, percpu};
 pub struct SpinLock<T: ?Sized> {
     owner: AtomicU32,
     name: &'static str,
+    class: ClassCell,
     value: UnsafeCell<T>,
 }
 
@@ -28,7 +31,12 @@ unsafe impl<T: ?Sized + Send> Send for SpinLock<T> {}
 impl<T> SpinLock<T> {
     /// A free lock. `name` is its class: locks of one name are ordered alike.
     pub const fn new(name: &'static str, value: T) -> Self {
-        Self { owner: AtomicU32::new(0), name, value: UnsafeCell::new(value) }
+        Self {
+            owner: AtomicU32::new(0),
+            name,
+            class: ClassCell::new(),
+            value: UnsafeCell::new(value),
+        }
     }
 }
 
@@ -65,10 +73,11 @@ impl<T: ?Sized> SpinLock<T> {
     #[track_caller]
     pub fn try_lock_with<'a>(&'a self, _irq: &'a IrqOff) -> Option<SpinHeld<'a, T>> {
         let me = percpu::owner_word();
-        self.owner
-            .compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-            .then_some(SpinHeld { lock: self })
+        if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return None;
+        }
+        lockdep::on_acquired_by_trying(&self.class, self.name);
+        Some(SpinHeld { lock: self })
     }
 
     /// Number of the CPU that holds the lock.
@@ -93,6 +102,7 @@ impl<T: ?Sized> SpinLock<T> {
     #[track_caller]
     fn acquire(&self) {
         let me = percpu::owner_word();
+        lockdep::on_acquire(&self.class, self.name);
         if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.acquire_contended(me);
         }
@@ -118,6 +128,7 @@ impl<T: ?Sized> SpinLock<T> {
 
     #[inline(always)]
     fn release(&self) {
+        lockdep::on_release(&self.class, self.name);
         self.owner.store(0, Ordering::Release);
     }
 }
