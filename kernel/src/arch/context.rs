@@ -32,13 +32,16 @@ impl Context {
     pub unsafe fn prepare(&mut self, stack_top: u64, entry: Entry, argument: usize) {
         // SAFETY: by contract the words below the top are ours.
         unsafe {
-            let words = (stack_top as *mut u64).sub(4);
+            let words = (stack_top as *mut u64).sub(5);
             words.write(begin as *const () as u64);
             words.add(1).write(argument as u64);
             words.add(2).write(entry as *const () as u64);
+            // `begin` calls with the stack aligned to 16 (System V ABI 3.2.2): it has taken three
+            // words by then, and these two remain.
             words.add(3).write(0);
+            words.add(4).write(0);
         }
-        self.stack_pointer = stack_top - 32;
+        self.stack_pointer = stack_top - 40;
     }
 }
 
