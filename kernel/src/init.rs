@@ -15,7 +15,7 @@ use crate::sched::task::{Body, TaskSpec};
 use crate::sched::{call, cpu, wait, wake};
 use crate::task::{JoinHandle, birth, registry};
 use crate::trace::drain;
-use crate::{app, console, mm, options, power, println};
+use crate::{app, console, mm, options, power, println, watchdog};
 
 /// Exit status of a run whose workload failed or left something behind.
 const FAILED: u8 = 1;
@@ -56,6 +56,7 @@ pub fn create() {
 
 /// `init`'s body.
 fn run() -> i32 {
+    watchdog::boot_is_finished();
     let drain = spawn_drain();
     warm_up();
     let before = Belongings::count();

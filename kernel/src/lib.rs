@@ -11,7 +11,7 @@
 //! 4. [`trace`], [`console`]: events, packets, text
 //! 5. [`sched`]: tasks, run queues, the switch, wakeups, timers, wait queues
 //! 6. [`task`]: birth, numbers, death
-//! 7. [`panic`], [`power`]: how it ends
+//! 7. [`panic`], [`power`], [`watchdog`]: how it ends
 //! 8. [`app`], [`workloads`], [`init`]: what it is all for
 //!
 //! Where floors 4 and 5 meet they know each other: events are recorded by the scheduler, and the
@@ -37,6 +37,7 @@ pub mod sched;
 pub mod sync;
 pub mod task;
 pub mod trace;
+pub mod watchdog;
 pub mod workloads;
 
 pub use options::seed;

@@ -6,7 +6,7 @@
 extern crate app as _;
 
 use orrery::boot::BootInfo;
-use orrery::{arch, init, mm, options, panic, sched, trace};
+use orrery::{arch, init, mm, options, panic, sched, trace, watchdog};
 
 static HOOKS: arch::Hooks = arch::Hooks {
     interrupt: sched::interrupt::on_interrupt,
@@ -30,9 +30,12 @@ fn kernel_main(boot: &'static BootInfo) -> ! {
     options::parse(boot.command_line());
     // From here on the boot CPU is its own idle task, though nothing else runs yet.
     sched::init_boot_cpu();
+    watchdog::boot_goes_on();
     let others = arch::smp::start_others(&platform.cpus, sched::run_secondary);
     trace::init(boot.command_line());
+    watchdog::boot_goes_on();
     init::announce(boot, &platform, &others);
+    watchdog::boot_goes_on();
     init::create();
     sched::idle::run()
 }

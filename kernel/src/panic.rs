@@ -3,15 +3,17 @@
 
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use orrery_core::trace::wire::Kind;
 
 use crate::arch::exception::{self, Frame};
+use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, backtrace, cpu, irq, percpu, tsc};
 use crate::console;
 use crate::drivers::exit::{ExitStatus, exit};
 use crate::mm::stack;
+use crate::per_cpu;
 use crate::sched::Task;
 use crate::sync::lockdep;
 use crate::trace::stream::{WIRE, Wire};
@@ -49,17 +51,56 @@ pub fn on_page_fault(frame: &Frame, address: u64) -> bool {
     false
 }
 
-/// [`crate::arch::Hooks::stop`]: another CPU panics.
-pub fn on_stop(_frame: &Frame) -> ! {
+/// [`crate::arch::Hooks::stop`]: another CPU panics. Leaves what this one did for the other to tell.
+pub fn on_stop(frame: &Frame) -> ! {
+    let stopped = STOPPED.this();
+    stopped.task.store(percpu::current().cast(), Ordering::Relaxed);
+    // The frame stays: it is on this CPU's interrupt stack, which is not left any more.
+    stopped.frame.store(core::ptr::from_ref(frame).cast_mut(), Ordering::Release);
     cpu::halt_forever()
 }
 
-/// The watchdog has found a CPU that does not schedule.
-pub fn on_stall(message: fmt::Arguments<'_>) -> ! {
-    die(ExitStatus::WATCHDOG, None, None, message)
+/// Where a CPU was stopped.
+struct Stopped {
+    task: AtomicPtr<Task>,
+    frame: AtomicPtr<Frame>,
+}
+
+static STOPPED: PerCpu<Stopped> = per_cpu!(Stopped {
+    task: AtomicPtr::new(core::ptr::null_mut()),
+    frame: AtomicPtr::new(core::ptr::null_mut()),
+});
+
+/// Who is to blame for a stall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Culprit {
+    /// The task that the watchdog's interrupt has interrupted.
+    ThisCpu,
+    /// Whatever runs on the CPU of this number.
+    OtherCpu(u32),
+}
+
+/// The watchdog has found a CPU that does not schedule. The story is that CPU's.
+pub fn on_stall(culprit: Culprit, message: fmt::Arguments<'_>) -> ! {
+    let cpu = match culprit {
+        Culprit::ThisCpu => percpu::cpu_id(),
+        Culprit::OtherCpu(cpu) => cpu,
+    };
+    die_for(cpu, ExitStatus::WATCHDOG, None, None, message)
 }
 
 fn die(
+    status: ExitStatus,
+    location: Option<&core::panic::Location<'_>>,
+    frame: Option<&Frame>,
+    message: fmt::Arguments<'_>,
+) -> ! {
+    die_for(percpu::cpu_id(), status, location, frame, message)
+}
+
+/// [`die`] for the sake of CPU `cpu`, whose story it is.
+fn die_for(
+    cpu: u32,
     status: ExitStatus,
     location: Option<&core::panic::Location<'_>>,
     frame: Option<&Frame>,
@@ -82,21 +123,38 @@ fn die(
     while tsc::now() - since < tsc::from_us(100) {
         cpu::pause();
     }
+    let mut teller = (percpu::current().cast::<Task>().cast_const(), frame);
+    if cpu != percpu::cpu_id() {
+        let stopped = STOPPED.of(cpu);
+        while stopped.frame.load(Ordering::Acquire).is_null()
+            && tsc::now() - since < tsc::from_us(PATIENCE_US)
+        {
+            cpu::pause();
+        }
+        // SAFETY: null, or on a stack that is not used any more (`on_stop`).
+        let its_frame = unsafe { stopped.frame.load(Ordering::Acquire).as_ref() };
+        teller = (stopped.task.load(Ordering::Relaxed), its_frame);
+    }
     // SAFETY: every other CPU is stopped, and this one does not return.
     unsafe {
         let wire = WIRE.seize();
         console::send_after_stop(wire);
-        tell(wire, location, frame, message);
+        tell(wire, cpu, teller.0.as_ref(), location, teller.1, message);
         drain::flush_all(wire, status.value());
     }
     exit(status)
 }
+
+/// How long a CPU that the story is about may take to stop, in microseconds.
+const PATIENCE_US: u64 = 200_000;
 
 static STORY_TELLER: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(u32::MAX);
 
 /// Sends the panic packet. Its keys are in `docs/trace-format.md`.
 fn tell(
     wire: &mut Wire,
+    cpu: u32,
+    task: Option<&Task>,
     location: Option<&core::panic::Location<'_>>,
     frame: Option<&Frame>,
     message: fmt::Arguments<'_>,
@@ -104,9 +162,8 @@ fn tell(
     wire.text(Kind::Panic, |out| {
         out.write_str("message=")?;
         OneLine(out).write_fmt(message)?;
-        writeln!(out, "\ncpu={}", percpu::cpu_id())?;
-        // SAFETY: null before the scheduler runs, else the running task.
-        if let Some(task) = unsafe { percpu::current().cast::<Task>().as_ref() } {
+        writeln!(out, "\ncpu={cpu}")?;
+        if let Some(task) = task {
             writeln!(out, "pid={}\ntask={}", task.pid(), task.name())?;
         }
         if let Some(location) = location {
@@ -121,14 +178,15 @@ fn tell(
                     writeln!(out, "register={name}={value:#x}")?;
                 }
             }
+            None if cpu != percpu::cpu_id() => {} // it did not even stop
             None => {
                 for address in backtrace::from_here() {
                     writeln!(out, "frame={address:#x}")?;
                 }
             }
         }
-        // SAFETY: this CPU takes and releases no lock while it tells.
-        for (name, site) in unsafe { lockdep::held_by(percpu::cpu_id()) } {
+        // SAFETY: that CPU is stopped, or is this one, which takes no lock while it tells.
+        for (name, site) in unsafe { lockdep::held_by(cpu) } {
             writeln!(out, "lock={name} {}:{}", site.file(), site.line())?;
         }
         Ok(())

@@ -37,6 +37,8 @@ pub struct Cpu {
     pub(super) departing: AtomicPtr<Task>,
     /// What the hardware timer is set to; written by this CPU, interrupts off.
     pub(super) timer_armed_ticks: AtomicU64,
+    /// The end of a slice that the hardware timer covers; written by this CPU, interrupts off.
+    pub(super) slice_armed_ticks: AtomicU64,
     /// Times this CPU has changed tasks; written by itself.
     pub(super) switches: AtomicU64,
 
@@ -55,6 +57,7 @@ pub static CPUS: PerCpu<Cpu> = per_cpu!(Cpu {
     kicked: AtomicBool::new(false),
     departing: AtomicPtr::new(core::ptr::null_mut()),
     timer_armed_ticks: AtomicU64::new(super::timer::NEVER),
+    slice_armed_ticks: AtomicU64::new(super::timer::NEVER),
     switches: AtomicU64::new(0),
     nr_running: AtomicU32::new(0),
     rt_priority: AtomicU32::new(NO_PRIORITY),

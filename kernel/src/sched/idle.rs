@@ -13,6 +13,7 @@ use super::switch::{self, work_waits};
 use crate::arch::irq::IrqOff;
 use crate::arch::{cpu, irq, percpu, tsc};
 use crate::trace::{drain, events};
+use crate::watchdog;
 
 /// How long a CPU polls before it halts, in microseconds.
 const POLL_US: u64 = 50;
@@ -46,6 +47,14 @@ fn poll_ticks() -> u64 {
 
 /// The idle task's body, on every CPU.
 pub fn run() -> ! {
+    {
+        // A CPU that finds nothing to do at all still has a first look around.
+        let off = IrqOff::new();
+        watchdog::leave_idle(&off);
+        watchdog::enter_idle(&off);
+    }
+    // SAFETY: the idle task holds nothing.
+    unsafe { irq::enable() };
     loop {
         let this = sched_cpu::this();
         poll(this);
@@ -54,7 +63,11 @@ pub fn run() -> ! {
         }
         // Preemption has been off all along; the scheduler is entered as from `yield_now`.
         irq::disable();
+        // SAFETY: interrupts are off at both ends of the switches in between.
+        let off = unsafe { IrqOff::assume() };
+        watchdog::leave_idle(&off);
         switch::schedule_idle();
+        watchdog::enter_idle(&off);
         // SAFETY: the idle task holds nothing.
         unsafe { irq::enable() };
     }

@@ -128,12 +128,12 @@ pub(super) fn schedule(why: Switch) {
     let next = match picked {
         Some(entity) => {
             let next = Task::of_entity(entity);
-            // A yield is content with a timer that is set at all. It was set for the end of some
-            // slice, so it expires within one, and everything is looked at again then.
+            // A yield is content with a timer that is set for the end of any slice: it expires
+            // within one, and everything is looked at again then.
             let needs_none = || {
                 // SAFETY: on the queue, hence alive.
                 let policy = unsafe { next.as_ref() }.entity().policy();
-                timer::is_armed(this) || matches!(policy, Policy::Fifo(_))
+                timer::covers_a_slice(this) || matches!(policy, Policy::Fifo(_))
             };
             if why != Switch::Yield || !needs_none() {
                 timer::cover_slice(this, &queue, now, &irq);

@@ -1,7 +1,7 @@
 //! The CPU's timer: whoever sleeps until a time, and the end of the running task's slice.
 //!
-//! The hardware timer is one-shot. It is set to the earlier of the first sleeper's deadline and the
-//! end of the slice; a CPU that has neither has no timer, and an idle CPU takes no tick. It is only
+//! The hardware timer is one-shot. It is set to the earliest of the first sleeper's deadline, the
+//! end of the slice and, on a busy CPU, the watchdog's next look; an idle CPU takes no tick. It is only
 //! ever moved to an *earlier* time: a slice that ends later than the timer expires is looked at
 //! again when it does, which is cheaper than setting the timer at each switch.
 //!
@@ -23,6 +23,7 @@ use crate::arch::{apic, percpu, tsc};
 use crate::per_cpu;
 use crate::sync::SpinLock;
 use crate::trace::events;
+use crate::watchdog;
 
 /// What the timer is set to when it is not.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -70,20 +71,26 @@ pub(super) fn disarm() -> bool {
     was == TimerState::Armed
 }
 
-/// Whether the hardware timer is set.
+/// Whether the hardware timer expires no later than some slice ends, this one's or another's.
 #[inline(always)]
-pub(super) fn is_armed(this: &Cpu) -> bool {
-    this.timer_armed_ticks.load(Ordering::Relaxed) != NEVER
+pub(super) fn covers_a_slice(this: &Cpu) -> bool {
+    this.slice_armed_ticks.load(Ordering::Relaxed) != NEVER
 }
 
 /// Makes sure that the timer expires no later than the running task's slice ends.
 #[inline(always)]
 pub(super) fn cover_slice(this: &Cpu, queue: &RunQueue, now: u64, irq: &IrqOff) {
     if let Some(at) = queue.next_event()
-        && at < this.timer_armed_ticks.load(Ordering::Relaxed)
+        && at < this.slice_armed_ticks.load(Ordering::Relaxed)
     {
+        this.slice_armed_ticks.store(at, Ordering::Relaxed);
         arm_hardware(this, at.max(now + 1), now, irq);
     }
+}
+
+/// Makes sure that the timer expires no later than at `deadline_ticks`.
+pub fn cover(deadline_ticks: u64, now: u64, irq: &IrqOff) {
+    arm_hardware(cpu::this(), deadline_ticks, now, irq);
 }
 
 #[inline(never)]
@@ -101,7 +108,10 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
     let this = cpu::this();
     timers.expiries.store(timers.expiries.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     this.timer_armed_ticks.store(NEVER, Ordering::Relaxed);
+    this.slice_armed_ticks.store(NEVER, Ordering::Relaxed);
     let now = tsc::now();
+    // Before anything here wants a reschedule: one that is wanted now has been so for a while.
+    watchdog::on_timer(now);
     let next_sleeper = {
         let mut sleepers = timers.sleepers.lock_with(irq);
         while let Some(timer) = sleepers.pop_expired(now) {
@@ -135,8 +145,9 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
         balance::offer(this);
     }
     balance::even_out(this, irq);
-    let next = next_sleeper.unwrap_or(NEVER).min(next_slice.unwrap_or(NEVER));
-    if next != NEVER {
+    this.slice_armed_ticks.store(next_slice.unwrap_or(NEVER), Ordering::Relaxed);
+    let next = [next_sleeper, next_slice, watchdog::due_ticks()].into_iter().flatten().min();
+    if let Some(next) = next {
         arm_hardware(this, next, tsc::now(), irq);
     }
 }

@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use crate::app::{Args, Failure, SpinLock};
+use crate::app::{self, Args, Builder, CpuSet, Failure, SpinLock};
 use crate::arch::cpu;
 use crate::arch::irq::IrqOff;
 use crate::sync::PreemptOff;
@@ -70,8 +70,20 @@ fn lock_order() {
     let _first = FIRST.lock();
 }
 
-/// Keeps its CPU from scheduling.
+/// Keeps its CPU from scheduling, though a task waits there.
 fn hang() {
+    let here = CpuSet::single(app::cpu());
+    if app::set_affinity(here).is_err() {
+        panic!("the CPU that runs this is not online");
+    }
+    let waiting = Builder::new("waiting").cpus(here).spawn(|| {
+        while !app::should_stop() {
+            app::yield_now();
+        }
+    });
+    if let Err(why) = waiting {
+        panic!("the task that would wait cannot be made: {why}");
+    }
     let _off = PreemptOff::new();
     loop {
         cpu::pause();
