@@ -13,7 +13,8 @@ use crate::arch::{Platform, tsc};
 use crate::boot::BootInfo;
 use crate::sched::task::{Body, TaskSpec};
 use crate::sched::{call, cpu, wait, wake};
-use crate::task::{JoinHandle, birth, registry};
+use crate::task::registry::{self, Namespace};
+use crate::task::{JoinHandle, Nesting, birth, work};
 use crate::trace::drain;
 use crate::{app, console, mm, options, power, println, watchdog};
 
@@ -38,16 +39,19 @@ pub fn announce(boot: &BootInfo, platform: &Platform, others: &Started) {
 
 /// Makes `init` and `kthreadd` and lets them run.
 pub fn create() {
+    registry::init(options::get().pid_limit);
     let spec = |name| TaskSpec {
         name: String::from(name),
         policy: Policy::Fair(Nice::default()),
         allowed: CpuSet::ALL,
         parent: 0,
     };
-    let make = |name, body: Body| match birth::make(spec(name), Some(body)) {
-        Ok(task) => task,
-        Err(why) => panic!("{name} cannot be made: {why}"),
-    };
+    let make =
+        |name, body: Body| match birth::make(spec(name), Nesting::Inherit, Namespace::root(), body)
+        {
+            Ok(task) => task,
+            Err(why) => panic!("{name} cannot be made: {why}"),
+        };
     let init = make("init", Box::new(run));
     let kthreadd = make("kthreadd", Box::new(birth::kthreadd));
     wake::wake_new(&kthreadd);
@@ -57,9 +61,10 @@ pub fn create() {
 /// `init`'s body.
 fn run() -> i32 {
     watchdog::boot_is_finished();
+    let worker = spawn("kworker", Policy::default(), Box::new(work::run));
     let drain = spawn_drain();
     warm_up();
-    let before = Belongings::count();
+    let before = Belongings::count_at_rest();
     let status = run_workload(options::get().workload);
     let left = wait_until_nothing_is_left(&before);
     let status = match left {
@@ -69,40 +74,38 @@ fn run() -> i32 {
         }
         None => status,
     };
+    worker.stop();
     power::off(drain, status)
 }
 
 fn spawn_drain() -> JoinHandle {
     let policy = Policy::Fair(Nice::new(DRAIN_NICE).unwrap_or_default());
-    let body = Box::new(drain::run);
-    match birth::create(String::from("traced"), policy, CpuSet::ALL, body) {
+    spawn("traced", policy, Box::new(drain::run))
+}
+
+/// Makes one of the kernel's own tasks.
+fn spawn(name: &str, policy: Policy, body: Body) -> JoinHandle {
+    match birth::create(String::from(name), policy, CpuSet::ALL, Nesting::Inherit, body) {
         Ok(handle) => {
             birth::run(&handle);
             handle
         }
-        Err(why) => panic!("the trace's drain cannot be made: {why}"),
+        Err(why) => panic!("the task `{name}` cannot be made: {why}"),
     }
 }
 
-/// Makes and joins a task, so that containers which grow with the first one have done so before
-/// anything is counted.
+/// Makes and joins a task, and takes the largest PID once, so that containers which grow have done so
+/// before anything is counted.
 fn warm_up() {
-    if let Ok(task) = birth::create(
-        String::from("warm-up"),
-        Policy::Fair(Nice::default()),
-        CpuSet::ALL,
-        Box::new(|| 0),
-    ) {
-        birth::run(&task);
-        task.join();
-    }
+    spawn("warm-up", Policy::default(), Box::new(|| 0)).join();
+    registry::warm_up();
 }
 
 fn run_workload(words: &'static str) -> u8 {
     let (name, _) = words.split_once(',').unwrap_or((words, ""));
     let body = Box::new(move || app::run(words));
-    let policy = Policy::Fair(Nice::default());
-    match birth::create(String::from(name), policy, CpuSet::ALL, body) {
+    let policy = Policy::default();
+    match birth::create(String::from(name), policy, CpuSet::ALL, Nesting::Inherit, body) {
         Ok(handle) => {
             birth::run(&handle);
             u8::try_from(handle.join()).unwrap_or(FAILED)
@@ -113,6 +116,9 @@ fn run_workload(words: &'static str) -> u8 {
         }
     }
 }
+
+/// How long what is in use must not change before a workload is started, in microseconds.
+const REST_US: u64 = 1_000;
 
 /// What a workload must give back. The heap keeps frames, and containers keep capacity; so it is
 /// frames outside the heap and allocations that are compared.
@@ -125,8 +131,23 @@ struct Belongings {
 }
 
 impl Belongings {
-    /// Counts what is in use. Stacks that wait for reuse are given back first.
+    /// Counts when nobody is about to give anything back.
+    fn count_at_rest() -> Self {
+        let mut last = Self::count();
+        loop {
+            wait::sleep_until(tsc::now() + tsc::from_us(REST_US));
+            let now = Self::count();
+            if now == last {
+                return now;
+            }
+            last = now;
+        }
+    }
+
+    /// Counts what is in use. What only waits to be freed is freed first.
     fn count() -> Self {
+        work::flush();
+        registry::barrier();
         mm::stack::reclaim(flush_all_tlbs);
         let usage = mm::usage();
         let accounted = usage.free_frames + usage.heap_frames + usage.table_frames;

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use orrery_core::pid::{PID_MAX_DEFAULT, PID_MAX_LIMIT};
 use orrery_core::trace::ring::Mode;
 
 use crate::sched::idle;
@@ -23,6 +24,8 @@ pub struct Options {
     pub trace_kib_per_cpu: u64,
     /// Shortest time with preemption or interrupts off that is reported, in microseconds.
     pub latency_threshold_us: u64,
+    /// One above the largest PID in the root namespace.
+    pub pid_limit: u32,
     /// The workload and its parameters, `name,key=value,…`.
     pub workload: &'static str,
 }
@@ -34,6 +37,7 @@ const DEFAULTS: Options = Options {
     trace_compact: true,
     trace_kib_per_cpu: 1024,
     latency_threshold_us: 1_000,
+    pid_limit: PID_MAX_DEFAULT,
     workload: "mixed",
 };
 
@@ -126,6 +130,15 @@ fn apply(options: &mut Options, word: &'static str) -> Result<(), &'static str> 
         }
         "latency_us" => {
             options.latency_threshold_us = number("latency_us=microseconds")?;
+        }
+        "pid_limit" => {
+            // Fewer would not do for the kernel's own tasks and a workload.
+            let expected = "pid_limit=one above the largest PID, 16 to 4194304";
+            options.pid_limit = value
+                .parse()
+                .ok()
+                .filter(|limit| (16..=PID_MAX_LIMIT).contains(limit))
+                .ok_or(expected)?;
         }
         "idle" => idle::set_mode(match value {
             "auto" => idle::Mode::Auto,

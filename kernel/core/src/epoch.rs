@@ -50,7 +50,7 @@ const CPUS: usize = if cfg!(loom) { 3 } else { MAX_CPUS };
 /// One CPU's word, on a cache line of its own, since it is written at every context switch.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Seen(AtomicU64);
+pub struct Seen(AtomicU64);
 
 /// The clock of quiescent states. The kernel has one.
 #[derive(Debug)]
@@ -79,8 +79,19 @@ impl Epoch {
     /// If `cpu` is [`MAX_CPUS`] or more; so do the others.
     #[inline]
     pub fn quiescent(&self, cpu: usize) {
+        self.quiescent_at(&self.seen[cpu]);
+    }
+
+    /// [`quiescent`](Self::quiescent) for a CPU that keeps its [`word`](Self::word) at hand.
+    #[inline(always)]
+    pub fn quiescent_at(&self, word: &Seen) {
         let now = self.now.load(Ordering::Acquire);
-        self.seen[cpu].0.store(now, Ordering::Release);
+        word.0.store(now, Ordering::Release);
+    }
+
+    /// What [`quiescent_at`](Self::quiescent_at) wants of `cpu`.
+    pub const fn word(&self, cpu: usize) -> &Seen {
+        &self.seen[cpu]
     }
 
     /// `cpu` goes idle: it holds no pointer and will not look anything up until
@@ -96,6 +107,11 @@ impl Epoch {
         let now = self.now.load(Ordering::Acquire);
         self.seen[cpu].0.swap(now, Ordering::SeqCst);
         seqcst_fence_for_loom();
+    }
+
+    /// Whether `cpu` counts as idle. It may change its mind at any time.
+    pub fn is_idle(&self, cpu: usize) -> bool {
+        self.seen[cpu].0.load(Ordering::Relaxed) == IDLE
     }
 
     /// Whether every CPU has been quiescent since `now` became `target`.
@@ -297,7 +313,8 @@ mod tests {
         epoch.quiescent(0);
         assert_eq!(list.poll(&epoch), 0, "that was before the grace period began");
         epoch.enter_idle(1);
-        epoch.quiescent(0);
+        assert!(epoch.is_idle(1) && !epoch.is_idle(0));
+        epoch.quiescent_at(epoch.word(0));
         assert_eq!(list.poll(&epoch), 1);
         epoch.leave_idle(1);
         defer(&mut list, &freed);

@@ -24,8 +24,8 @@ pub use orrery_core::cpuset::CpuSet;
 pub use orrery_core::sched::{Nice, Policy, RtPriority, SchedInfo};
 pub use register::{App, Failure, Outcome, all, find, run};
 pub use tasks::{
-    Builder, JoinHandle, cpu, cpus, online, pid, policy, sched_info, set_affinity, set_nice,
-    set_policy, should_stop, spawn,
+    Builder, JoinHandle, cpu, cpus, online, pid, pid_namespace, policy, sched_info, set_affinity,
+    set_nice, set_policy, should_stop, spawn,
 };
 pub use time::{
     now_ticks, sleep, sleep_or_stop, sleep_until, ticks_per_second, to_duration, to_ticks,
@@ -34,9 +34,9 @@ pub use time::{
 pub use crate::sched::balance::NoCpu;
 pub use crate::sched::task::Sleep;
 pub use crate::sched::wait::{Sharing, WaitError, WaitMode, WaitQueue};
-pub use crate::sched::yield_now;
+pub use crate::sched::{Task, current, yield_now};
 pub use crate::sync::SpinLock;
-pub use crate::task::SpawnError;
+pub use crate::task::{Namespace as PidNamespace, SpawnError};
 pub use crate::trace::drain::settle;
 pub use crate::{print, println, seed};
 

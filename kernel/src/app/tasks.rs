@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use super::{CpuSet, Nice, NoCpu, Outcome, Policy, RtPriority, SchedInfo, SpawnError};
 use crate::arch::{percpu, smp};
 use crate::sched::{Task, balance, current};
-use crate::task::{self, trace_attributes};
+use crate::task::{self, Namespace, Nesting, trace_attributes};
 
 /// Makes a task that runs `body` with everything at its default: fair class, nice 0, any CPU.
 ///
@@ -30,12 +30,18 @@ pub struct Builder {
     name: String,
     policy: Policy,
     cpus: CpuSet,
+    nesting: Nesting,
 }
 
 impl Builder {
     /// A task of this name, fair class, nice 0, any CPU.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), policy: Policy::default(), cpus: CpuSet::ALL }
+        Self {
+            name: name.into(),
+            policy: Policy::default(),
+            cpus: CpuSet::ALL,
+            nesting: Nesting::Inherit,
+        }
     }
 
     /// In this class, with its parameter.
@@ -66,6 +72,14 @@ impl Builder {
         self
     }
 
+    /// As the first task, number 1, of a new PID namespace below the caller's: tasks that it and its
+    /// children make are in there, too. When it exits, the others in the namespace are asked to
+    /// stop, and no task can be made there any more.
+    pub fn new_pid_namespace(mut self) -> Self {
+        self.nesting = Nesting::New;
+        self
+    }
+
     /// Makes the task and lets it run. What `body` returns becomes the exit code that
     /// [`JoinHandle::join`] gives.
     ///
@@ -76,7 +90,7 @@ impl Builder {
         body: impl FnOnce() -> R + Send + 'static,
     ) -> Result<JoinHandle, SpawnError> {
         let body = Box::new(move || body().exit_code());
-        let handle = task::create(self.name, self.policy, self.cpus, body)?;
+        let handle = task::create(self.name, self.policy, self.cpus, self.nesting, body)?;
         task::run(&handle);
         Ok(JoinHandle(handle))
     }
@@ -186,6 +200,11 @@ pub fn should_stop() -> bool {
 /// The calling task's number.
 pub fn pid() -> u32 {
     current().pid()
+}
+
+/// The calling task's PID namespace; `current().pid_in` gives its number there.
+pub fn pid_namespace() -> Namespace {
+    current().namespace().unwrap_or_else(|| Namespace::root().clone())
 }
 
 /// How the calling task is scheduled.

@@ -3,11 +3,13 @@
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use orrery_core::cpuset::CpuSet;
+use orrery_core::epoch::Seen;
 use orrery_core::idle::{Idle, IdleState};
 use orrery_core::inbox::Inbox;
 use orrery_core::sched::placement::{Activity, CpuView};
 use orrery_core::sched::{Config, RtPriority, RunQueue};
 
+use super::epoch;
 use super::task::Task;
 use crate::arch::percpu::{self, MAX_CPUS, PerCpu, Slot};
 use crate::arch::{smp, tsc};
@@ -41,6 +43,8 @@ pub struct Cpu {
     pub(super) slice_armed_ticks: AtomicU64,
     /// Times this CPU has changed tasks; written by itself.
     pub(super) switches: AtomicU64,
+    /// This CPU's word of the epoch.
+    seen: AtomicPtr<Seen>,
 
     // What placement sees, published by the queue's owner whenever it gains or loses a task.
     nr_running: AtomicU32,
@@ -59,6 +63,7 @@ pub static CPUS: PerCpu<Cpu> = per_cpu!(Cpu {
     timer_armed_ticks: AtomicU64::new(super::timer::NEVER),
     slice_armed_ticks: AtomicU64::new(super::timer::NEVER),
     switches: AtomicU64::new(0),
+    seen: AtomicPtr::new(core::ptr::null_mut()),
     nr_running: AtomicU32::new(0),
     rt_priority: AtomicU32::new(NO_PRIORITY),
     load: AtomicU64::new(0),
@@ -81,6 +86,8 @@ pub(super) fn bring_online(cpu: u32, idle_task: *mut Task) {
     let this = CPUS.of(cpu);
     *this.queue.lock_irq() = RunQueue::new(cpu, slices, tsc::now());
     this.idle_task.store(idle_task, Ordering::Release);
+    let seen = core::ptr::from_ref(epoch::EPOCH.word(cpu as usize));
+    this.seen.store(seen.cast_mut(), Ordering::Relaxed);
     // SAFETY: once per CPU; a `Cpu` is valid as an opaque unit and lives for ever.
     unsafe {
         let opaque = &*core::ptr::from_ref(this).cast::<()>();
@@ -97,6 +104,13 @@ impl Cpu {
         self.load.store(queue.load(), Ordering::Relaxed);
         let priority = queue.highest_rt_priority().map_or(NO_PRIORITY, |it| u32::from(it.get()));
         self.rt_priority.store(priority, Ordering::Relaxed);
+    }
+
+    /// This CPU's word of the epoch; for CPUs that are online.
+    #[inline(always)]
+    pub(super) fn seen(&self) -> &'static Seen {
+        // SAFETY: `bring_online` has stored a static's address.
+        unsafe { &*self.seen.load(Ordering::Relaxed) }
     }
 
     /// The CPU as placement sees it.

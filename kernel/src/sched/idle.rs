@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use orrery_core::idle::Halt;
 
 use super::cpu::{self as sched_cpu, Cpu};
+use super::epoch;
 use super::switch::{self, work_waits};
 use crate::arch::irq::IrqOff;
 use crate::arch::{cpu, irq, percpu, tsc};
@@ -65,9 +66,11 @@ pub fn run() -> ! {
         irq::disable();
         // SAFETY: interrupts are off at both ends of the switches in between.
         let off = unsafe { IrqOff::assume() };
+        epoch::leave_idle();
         watchdog::leave_idle(&off);
         switch::schedule_idle();
         watchdog::enter_idle(&off);
+        epoch::enter_idle();
         // SAFETY: the idle task holds nothing.
         unsafe { irq::enable() };
     }

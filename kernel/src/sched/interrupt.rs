@@ -11,6 +11,7 @@ use crate::arch::irq::IrqOff;
 use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, percpu, tsc, vectors};
 use crate::per_cpu;
+use crate::task::work;
 use crate::trace::{drain, events};
 
 /// Work that waits for the end of an interrupt.
@@ -19,6 +20,8 @@ use crate::trace::{drain, events};
 pub enum Deferred {
     /// The trace's drain has something to do.
     WakeDrain = 2,
+    /// The work queue's task has something to do.
+    WakeWorker = 3,
 }
 
 static PENDING: PerCpu<AtomicU32> = per_cpu!(AtomicU32::new(0));
@@ -70,5 +73,10 @@ fn run_deferred(pending: u32, irq: &IrqOff) {
         events::softirq_enter_at(irq, tsc::now(), Deferred::WakeDrain as u8);
         drain::wake();
         events::softirq_exit_at(irq, tsc::now(), Deferred::WakeDrain as u8);
+    }
+    if pending & 1 << Deferred::WakeWorker as u8 != 0 {
+        events::softirq_enter_at(irq, tsc::now(), Deferred::WakeWorker as u8);
+        work::wake();
+        events::softirq_exit_at(irq, tsc::now(), Deferred::WakeWorker as u8);
     }
 }

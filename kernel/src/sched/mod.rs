@@ -9,6 +9,7 @@
 //! - [`wake`]: from asleep to runnable, here or on another CPU
 //! - [`idle`]: what a CPU does with nothing to do
 //! - [`balance`]: pulling, kicking, affinity
+//! - [`epoch`]: when what lock-free lookups may still see can be freed
 //! - [`timer`]: the CPU's timer: sleeps and slices
 //! - [`wait`]: wait queues
 //! - [`call`]: functions run on other CPUs, and stopping them
@@ -20,6 +21,7 @@
 pub mod balance;
 pub mod call;
 pub mod cpu;
+pub mod epoch;
 pub mod idle;
 pub mod interrupt;
 pub mod switch;

@@ -25,7 +25,9 @@ use alloc::boxed::Box;
 use alloc::string::String;
 
 use orrery_core::cpuset::CpuSet;
+use orrery_core::epoch::Callback;
 use orrery_core::inbox::{Link, Linked};
+use orrery_core::pid::OwnedPid;
 use orrery_core::sched::{Entity, Policy, SchedInfo};
 use orrery_core::timer_queue::Timer;
 
@@ -175,6 +177,14 @@ pub struct Task {
     pub(crate) ends: AtomicU8,
     /// PID of the task that asked for it, or of the one that inherited it.
     parent: AtomicU32,
+
+    // The registry's, see `task::registry`.
+    /// Its numbers, from birth to burial.
+    pub(crate) numbers: SpinLock<Option<OwnedPid<Task>>>,
+    /// Tasks whose parent it is. Changed under the registry's lock.
+    pub(crate) children: AtomicU32,
+    /// For the time between its burial and the end of the last lookup that may have found it.
+    pub(crate) grace: UnsafeCell<Callback>,
 }
 
 // SAFETY: every field is atomic, locked, constant, or guarded as its comment says.
@@ -225,6 +235,9 @@ impl Task {
             stop_requested: AtomicBool::new(false),
             ends: AtomicU8::new(0),
             parent: AtomicU32::new(spec.parent),
+            numbers: SpinLock::new("task numbers", None),
+            children: AtomicU32::new(0),
+            grace: UnsafeCell::new(Callback::new()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Exiting, joining, stopping, reaping.
 //!
 //! A task that has exited is a zombie until its exit code is taken or given up: by
-//! [`JoinHandle::join`], or by `kthreadd` once the handle is dropped. Two bits in the task decide who
+//! [`JoinHandle::join`], or by the work queue once the handle is dropped. Two bits in the task decide who
 //! buries it: the one that sets the second of them.
 
 use alloc::sync::Arc;
@@ -11,7 +11,8 @@ use core::sync::atomic::Ordering;
 
 use orrery_core::inbox::Inbox;
 
-use super::{birth, registry};
+use super::registry;
+use super::work::{self, Then, Work};
 use crate::arch::{cpu, percpu};
 use crate::sched::task::{EXITED, HANDLE_GONE};
 use crate::sched::{State, Task, current, switch, wake};
@@ -19,13 +20,13 @@ use crate::trace::events;
 
 /// Tasks that have exited and that nobody will join.
 static DEAD: Inbox<Task> = Inbox::new();
+/// Buries them.
+static REAP: Work = Work::new(reap);
 
 /// Ends the running task.
 pub fn exit(code: i32) -> ! {
     let task = current();
-    for child in registry::children(task.pid()) {
-        child.set_parent(1);
-    }
+    registry::orphan(task);
     task.exit_code.store(code, Ordering::Relaxed);
     events::task_exit(task.pid(), code);
     // From here to the switch the task must not be preempted: whoever buries it waits, spinning,
@@ -33,26 +34,22 @@ pub fn exit(code: i32) -> ! {
     percpu::preempt_disable();
     let before = task.ends.fetch_or(EXITED, Ordering::AcqRel);
     if before & HANDLE_GONE != 0 {
-        // SAFETY: a running task is in no inbox; `reap_dead` keeps it until it is off its CPU.
+        // SAFETY: a running task is in no inbox; `reap` keeps it until it is off its CPU.
         let _ = unsafe { DEAD.push(NonNull::from(task)) };
-        birth::notify();
+        work::queue(&REAP);
     } else {
         task.exited.wake_all();
     }
     switch::exit_current()
 }
 
-/// Whether tasks wait to be reaped.
-pub(super) fn has_dead() -> bool {
-    !DEAD.is_empty()
-}
-
-/// Buries the tasks that nobody joins.
-pub(super) fn reap_dead() {
+/// [`REAP`]: buries the tasks that nobody joins.
+fn reap(_work: NonNull<Work>) -> Then {
     for task in DEAD.drain() {
         // SAFETY: the reference that the scheduler held is still there: `bury` takes it.
         bury(unsafe { task.as_ref() });
     }
+    Then::Done
 }
 
 /// Frees a zombie's number and the scheduler's reference to it.
@@ -61,7 +58,7 @@ fn bury(task: &Task) {
         cpu::pause();
     }
     if task.state.change(State::Zombie, State::Dead) {
-        registry::leave(task.pid());
+        registry::leave(task);
         // SAFETY: `switch::prepare` leaked this reference for the scheduler, which is done with
         // the task; `change` lets one caller come here.
         unsafe { Arc::decrement_strong_count(core::ptr::from_ref(task)) };
@@ -102,9 +99,14 @@ impl JoinHandle {
 
     /// Asks the task to stop, and ends its interruptible sleep.
     pub fn request_stop(&self) {
-        self.task.stop_requested.store(true, Ordering::SeqCst);
-        wake::interrupt(&self.task);
+        request_stop(&self.task);
     }
+}
+
+/// Asks a task to stop, and ends its interruptible sleep.
+pub(super) fn request_stop(task: &Task) {
+    task.stop_requested.store(true, Ordering::SeqCst);
+    wake::interrupt(task);
 }
 
 impl Drop for JoinHandle {

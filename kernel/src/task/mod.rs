@@ -3,17 +3,20 @@
 //! - [`birth`]: `kthreadd`, which makes every task but the first two
 //! - [`life`]: exiting, joining, stopping, reaping
 //! - [`registry`]: numbers, and the list and tree of all tasks
+//! - [`work`]: the work queue and its task
 //!
 //! ```text
-//!   create ──▶ kthreadd makes it ──▶ run ──▶ exit ──▶ zombie ──▶ joined, or reaped by kthreadd
+//!   create ──▶ kthreadd makes it ──▶ run ──▶ exit ──▶ zombie ──▶ joined, or reaped by kworker
 //! ```
 
 pub mod birth;
 pub mod life;
 pub mod registry;
+pub mod work;
 
 pub use birth::{SpawnError, create, run};
 pub use life::{JoinHandle, exit};
+pub use registry::{Namespace, Nesting};
 
 use orrery_core::sched::{Nice, Policy};
 

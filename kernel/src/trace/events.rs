@@ -101,7 +101,8 @@ events! {
     Irq "irq": irq_enter / irq_enter_at { vector: u8 }
     /// An interrupt handler is done (deferred work and preemption follow).
     Irq "irq": irq_exit / irq_exit_at { vector: u8 }
-    /// Deferred work of this kind begins at interrupt exit: 0 balance, 1 epoch, 2 drain.
+    /// Deferred work of this kind begins at interrupt exit: 2 wakes the drain,
+    /// 3 wakes the work queue's task.
     Work "work": softirq_enter / softirq_enter_at { kind: u8 }
     /// Deferred work of this kind is done.
     Work "work": softirq_exit / softirq_exit_at { kind: u8 }
