@@ -72,22 +72,24 @@ pub unsafe fn switch<T, const OFFSET: usize>(previous: *mut T, next: *mut T) -> 
     // clobbered.
     unsafe {
         asm!(
-            "push rbp",
-            "push rbx",
-            "lea rax, [rip + 2f]",
-            "push rax",
-            "mov [rdi + {offset}], rsp",
-            "mov rsp, [rsi + {offset}]",
+            "pushq %rbp",
+            "pushq %rbx",
+            // The image is linked in the top 2 GiB, so its addresses are sign-extended 32 bits.
+            "pushq $2f",
+            "movq %rsp, {offset}(%rdi)",
+            "movq {offset}(%rsi), %rsp",
             "ret",
             "2:",
-            "pop rbx",
-            "pop rbp",
+            "popq %rbx",
+            "popq %rbp",
             inout("rdi") previous => suspended,
             inout("rsi") next => _,
             offset = const OFFSET,
             out("rax") _, out("rcx") _, out("rdx") _,
             out("r8") _, out("r9") _, out("r10") _, out("r11") _,
             out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+            // Only this syntax can push the address of a numbered label.
+            options(att_syntax),
         );
     }
     suspended

@@ -4,7 +4,7 @@
 //! ends; a writer that unlinks something defers freeing it until every CPU has been *quiescent*,
 //! that is, outside of all sections, at least once:
 //!
-//! - every pass through the scheduler is a quiescent state (three instructions there);
+//! - every pass through the scheduler but a yield is a quiescent state (three instructions there);
 //! - an idle task is in one all the time, from [`enter_idle`] to [`leave_idle`];
 //! - [`hurry`] asks all other CPUs for one by interrupt, for those who cannot wait for that.
 //!

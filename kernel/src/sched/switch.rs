@@ -36,7 +36,10 @@ use crate::trace::events;
 use crate::trace::record::{self, Category};
 
 /// Lets others run first.
-#[inline]
+///
+/// Inlined into its callers: a switch clobbers all registers, and a loop around it then saves
+/// them once, not at each turn.
+#[inline(always)]
 pub fn yield_now() {
     percpu::preempt_disable();
     irq::disable();
@@ -100,8 +103,11 @@ pub(super) fn schedule(why: Switch) {
     let irq = unsafe { IrqOff::assume() };
     let this = cpu::this();
     let prev = current();
-    // Whether or not another task follows: nobody comes here out of a read-side section.
-    epoch::EPOCH.quiescent_at(this.seen());
+    // Whether or not another task follows: nobody comes here out of a read-side section. A yield
+    // leaves it to the other switches, and to those who are in a hurry (`epoch::hurry`).
+    if why != Switch::Yield {
+        epoch::EPOCH.quiescent_at(this.seen());
+    }
     let mut queue = this.queue.lock_with(&irq);
     // Before the task goes to sleep: from then on a waker may send it to this very inbox, and it
     // must not be enqueued while it is still the queue's running one.
@@ -128,15 +134,12 @@ pub(super) fn schedule(why: Switch) {
     let next = match picked {
         Some(entity) => {
             let next = Task::of_entity(entity);
-            // A yield is content with a timer that is set for the end of any slice: it expires
-            // within one, and everything is looked at again then.
-            let needs_none = || {
-                // SAFETY: on the queue, hence alive.
-                let policy = unsafe { next.as_ref() }.entity().policy();
-                timer::covers_a_slice(this) || matches!(policy, Policy::Fifo(_))
-            };
-            if why != Switch::Yield || !needs_none() {
-                timer::cover_slice(this, &queue, now, &irq);
+            // SAFETY: on the queue, hence alive.
+            let policy = unsafe { next.as_ref() }.entity().policy();
+            match (why, policy) {
+                (_, Policy::Fifo(_)) => {}
+                (Switch::Yield, _) => timer::cover_slice_after_yield(this, &queue, now, &irq),
+                _ => timer::cover_slice(this, &queue, now, &irq),
             }
             next.as_ptr()
         }

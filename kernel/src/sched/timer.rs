@@ -71,12 +71,6 @@ pub(super) fn disarm() -> bool {
     was == TimerState::Armed
 }
 
-/// Whether the hardware timer expires no later than some slice ends, this one's or another's.
-#[inline(always)]
-pub(super) fn covers_a_slice(this: &Cpu) -> bool {
-    this.slice_armed_ticks.load(Ordering::Relaxed) != NEVER
-}
-
 /// Makes sure that the timer expires no later than the running task's slice ends.
 #[inline(always)]
 pub(super) fn cover_slice(this: &Cpu, queue: &RunQueue, now: u64, irq: &IrqOff) {
@@ -85,6 +79,16 @@ pub(super) fn cover_slice(this: &Cpu, queue: &RunQueue, now: u64, irq: &IrqOff) 
     {
         this.slice_armed_ticks.store(at, Ordering::Relaxed);
         arm_hardware(this, at.max(now + 1), now, irq);
+    }
+}
+
+/// As [`cover_slice`], but content with a timer that is set for the end of any slice: it expires
+/// within one, and everything is looked at again then. Out of line, since a yield to a FIFO task,
+/// which has no slice, should not load what this needs.
+#[inline(never)]
+pub(super) fn cover_slice_after_yield(this: &Cpu, queue: &RunQueue, now: u64, irq: &IrqOff) {
+    if this.slice_armed_ticks.load(Ordering::Relaxed) == NEVER {
+        cover_slice(this, queue, now, irq);
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`storm`] | many tasks sleep, wake, yield and spawn at random |
 //! | [`timers`] | many sleepers wake at random times, in order |
 //! | [`hog`] | CPU hogs against sleepers; or against each other, `mode=share` |
+//! | [`pids`] | tasks come and go in nested PID namespaces while others look them up |
 //! | [`overflow`] | floods the trace, counting what it produced |
 //! | [`yield_bench`] | what a task switch costs |
 //! | [`idle`] | nothing |
@@ -23,6 +24,7 @@ pub mod idle;
 pub mod mixed;
 pub mod overflow;
 pub mod panic;
+pub mod pids;
 pub mod pingpong;
 pub mod pipeline;
 mod stats;

@@ -21,6 +21,8 @@ crate::app!(
 
 /// Yields that are measured together, so that reading the clock costs little.
 const BATCH: u64 = 64;
+/// Yields of [`yield_some`].
+const UNROLLED: u64 = 8;
 const PRIORITY: u8 = 10;
 
 fn main(args: &Args<'static>) -> Result<(), Failure> {
@@ -43,7 +45,7 @@ fn main(args: &Args<'static>) -> Result<(), Failure> {
         let partner = builder("partner").spawn(move || -> Result<(), Failure> {
             started.recv()?;
             while !partner_done.load(Ordering::Relaxed) {
-                app::yield_now();
+                yield_some();
             }
             Ok(())
         })?;
@@ -87,13 +89,26 @@ struct Measured {
     voluntary_switches: u64,
 }
 
+/// Yields [`UNROLLED`] times, without a loop around each that would be measured with it.
+#[inline(always)]
+fn yield_some() {
+    app::yield_now();
+    app::yield_now();
+    app::yield_now();
+    app::yield_now();
+    app::yield_now();
+    app::yield_now();
+    app::yield_now();
+    app::yield_now();
+}
+
 fn measure(rounds: u64) -> Measured {
     let mut batches = Vec::with_capacity(rounds as usize);
     let before = app::sched_info().voluntary_switches;
     for _ in 0..rounds {
         let start_ticks = app::now_ticks();
-        for _ in 0..BATCH {
-            app::yield_now();
+        for _ in 0..BATCH / UNROLLED {
+            yield_some();
         }
         batches.push(app::now_ticks() - start_ticks);
     }

@@ -133,15 +133,26 @@ impl RtQueue {
     }
 
     /// Makes the running entity, the head of its level, the tail, and returns whose turn it is.
+    ///
+    /// # Safety
+    /// `running` is in the ring of this level.
     #[inline]
-    pub fn rotate(&mut self, running: NonNull<Entity>, level: RtPriority) -> Link<Entity> {
-        // SAFETY: runnable entities are alive.
-        let next = unsafe { running.as_ref() }.ring_next.get();
-        self.heads[level.get() as usize % LEVELS] = next;
-        if self.first == Some(running) {
-            self.first = next;
+    pub unsafe fn rotate(
+        &mut self,
+        running: NonNull<Entity>,
+        level: RtPriority,
+    ) -> NonNull<Entity> {
+        // SAFETY: runnable entities are alive, and one in a ring (caller) has a successor there,
+        // if only itself.
+        let next = unsafe { running.as_ref().ring_next.get().unwrap_unchecked() };
+        self.heads[level.get() as usize % LEVELS] = Some(next);
+        match self.first {
+            Some(higher) if higher != running => higher,
+            _ => {
+                self.first = Some(next);
+                next
+            }
         }
-        self.first
     }
 
     /// All entities, highest level first, each level in the order of its turns.

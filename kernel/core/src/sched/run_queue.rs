@@ -205,13 +205,14 @@ impl RunQueue {
         entity.ran(ticks);
         match entity.policy.get() {
             Policy::Fifo(level) | Policy::RoundRobin(level) => {
-                let next = self.rt.rotate(prev, level);
-                if next != Some(prev) {
+                // SAFETY: the running entity is in the ring of its level.
+                let next = unsafe { self.rt.rotate(prev, level) };
+                if next != prev {
                     bump(&entity.voluntary_switches);
                     entity.last_queued_ticks.set(now);
-                    self.switch_to(next, now);
+                    self.switch_to(Some(next), now);
                 }
-                next
+                Some(next)
             }
             Policy::Fair(_) => self.yield_fair(prev, now, ticks),
         }
@@ -243,7 +244,8 @@ impl RunQueue {
             Policy::RoundRobin(_) if !entity.quantum_is_over() => self.rt.first(),
             Policy::RoundRobin(level) => {
                 self.start_quantum(entity);
-                self.rt.rotate(prev, level)
+                // SAFETY: as in `yield_current`.
+                Some(unsafe { self.rt.rotate(prev, level) })
             }
             Policy::Fair(_) => {
                 self.fair.charge(entity, ticks);
