@@ -12,6 +12,7 @@ static HOOKS: arch::Hooks = arch::Hooks {
     interrupt: sched::interrupt::on_interrupt,
     preempt: sched::switch::preempt_current,
     lock_contended: trace::on_lock_contended,
+    long_section: trace::on_long_section,
     fatal_exception: panic::on_exception,
     page_fault: panic::on_page_fault,
     stop: panic::on_stop,

@@ -129,7 +129,9 @@ fn apply(options: &mut Options, word: &'static str) -> Result<(), &'static str> 
             options.trace_kib_per_cpu = kib;
         }
         "latency_us" => {
-            options.latency_threshold_us = number("latency_us=microseconds")?;
+            let expected = "latency_us=microseconds, up to 60000000";
+            options.latency_threshold_us =
+                value.parse().ok().filter(|&us| us <= 60_000_000).ok_or(expected)?;
         }
         "pid_limit" => {
             // Fewer would not do for the kernel's own tasks and a workload.

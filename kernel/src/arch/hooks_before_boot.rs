@@ -13,6 +13,7 @@ pub(super) static HOOKS: Hooks = Hooks {
     interrupt: |_| {},
     preempt: || {},
     lock_contended: |_, _, _| {},
+    long_section: |_, _, _| {},
     fatal_exception: report,
     page_fault: |_, _| false,
     stop: |_| super::cpu::halt_forever(),

@@ -3,6 +3,8 @@
 use core::arch::asm;
 use core::marker::PhantomData;
 
+use super::latency;
+
 /// RFLAGS.IF (SDM vol. 1, 3.4.3.3).
 const INTERRUPT_FLAG: u64 = 1 << 9;
 
@@ -45,6 +47,9 @@ impl IrqOff {
     pub fn new() -> Self {
         let were_enabled = are_enabled();
         disable();
+        if were_enabled {
+            latency::interrupts_are_off();
+        }
         Self { were_enabled, _not_send: PhantomData }
     }
 
@@ -76,6 +81,7 @@ impl Drop for IrqOff {
     #[inline(always)]
     fn drop(&mut self) {
         if self.were_enabled {
+            latency::interrupts_return();
             // SAFETY: they were on when this guard was made; guards nest.
             unsafe { enable() };
         }

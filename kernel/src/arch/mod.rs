@@ -16,6 +16,7 @@ mod gdt;
 mod hooks_before_boot;
 mod idt;
 pub mod irq;
+pub mod latency;
 pub mod percpu;
 mod pic;
 mod pit;
@@ -40,6 +41,8 @@ pub struct Hooks {
     pub preempt: fn(),
     /// A spinlock at this address was waited for since `since_ticks`, held by CPU `owner - 1`.
     pub lock_contended: fn(lock: u64, since_ticks: u64, owner: u32),
+    /// Preemption or interrupts were off for `ticks`; ended at address `site`. They are still off.
+    pub long_section: fn(section: latency::Section, ticks: u64, site: u64),
     /// An exception that nothing has handled. Interrupts are off.
     pub fatal_exception: fn(&exception::Frame) -> !,
     /// A page fault in kernel mode: `true` where it was resolved. Interrupts are off.

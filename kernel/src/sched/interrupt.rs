@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use super::{balance, call, cpu, switch, timer};
 use crate::arch::irq::IrqOff;
 use crate::arch::percpu::PerCpu;
-use crate::arch::{apic, percpu, tsc, vectors};
+use crate::arch::{apic, latency, percpu, tsc, vectors};
 use crate::per_cpu;
 use crate::task::work;
 use crate::trace::{drain, events};
@@ -39,6 +39,7 @@ pub fn on_interrupt(vector: u8) {
     // SAFETY: interrupts are off in a handler, until its return.
     let irq = unsafe { IrqOff::assume() };
     percpu::enter_interrupt();
+    latency::interrupts_are_off();
     events::irq_enter_at(&irq, tsc::now(), vector);
     match vector {
         vectors::TIMER => timer::on_interrupt(&irq),
@@ -62,6 +63,7 @@ pub fn on_interrupt(vector: u8) {
     if deferred != 0 {
         run_deferred(deferred, &irq);
     }
+    latency::interrupts_return();
     percpu::exit_interrupt();
     if percpu::preemption_is_due() {
         switch::preempt_current();

@@ -30,7 +30,7 @@ use super::task::{State, Task, current};
 use super::{balance, epoch, timer, wake};
 use crate::arch::context;
 use crate::arch::irq::{self, IrqOff};
-use crate::arch::{percpu, tsc};
+use crate::arch::{latency, percpu, tsc};
 use crate::sync::{lockdep, preempt};
 use crate::trace::events;
 use crate::trace::record::{self, Category};
@@ -73,6 +73,7 @@ pub fn exit_current() -> ! {
 /// are as before when it returns.
 pub fn preempt_current() {
     let _irq = IrqOff::new();
+    latency::interrupts_return();
     while percpu::preemption_is_due() {
         percpu::preempt_disable();
         schedule(balance::reason_to_leave());

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use crate::arch::{hooks, percpu};
+use crate::arch::{hooks, latency, percpu};
 
 /// Keeps this task on this CPU, running, while it lives (interrupts may still come).
 pub struct PreemptOff {
@@ -14,6 +14,7 @@ impl PreemptOff {
     #[inline(always)]
     pub fn new() -> Self {
         percpu::preempt_disable();
+        latency::preemption_is_off();
         Self { _not_send: PhantomData }
     }
 }
@@ -27,6 +28,7 @@ impl Default for PreemptOff {
 impl Drop for PreemptOff {
     #[inline(always)]
     fn drop(&mut self) {
+        latency::preemption_returns();
         enable();
     }
 }

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use super::lockdep::{self, ClassCell};
 use super::preempt;
 use crate::arch::irq::IrqOff;
-use crate::arch::{cpu, hooks, percpu};
+use crate::arch::{cpu, hooks, latency, percpu};
 
 /// Mutual exclusion by spinning.
 pub struct SpinLock<T: ?Sized> {
@@ -46,6 +46,7 @@ impl<T: ?Sized> SpinLock<T> {
     #[track_caller]
     pub fn lock(&self) -> SpinGuard<'_, T> {
         percpu::preempt_disable();
+        latency::preemption_is_off();
         self.acquire();
         SpinGuard { lock: self }
     }
@@ -163,6 +164,7 @@ impl<T: ?Sized> Drop for SpinGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         self.lock.release();
+        latency::preemption_returns();
         preempt::enable();
     }
 }

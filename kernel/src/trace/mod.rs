@@ -19,6 +19,8 @@ use core::ptr::NonNull;
 use orrery_core::trace::ring::{BLOCK_LEN, Mode};
 use orrery_core::trace::wire::{HELLO_NONCE, crc32c};
 
+use crate::arch::irq::IrqOff;
+use crate::arch::latency::{self, Section};
 use crate::arch::percpu::{self, Slot};
 use crate::arch::{smp, tsc};
 use crate::drivers::virtio_console::VirtioConsole;
@@ -42,6 +44,9 @@ pub fn init(command_line: &'static str) {
     };
     stream::WIRE.try_with(|wire| wire.begin(session, virtio));
     record::set_enabled(options.trace_mask);
+    let wants_latency = record::is_enabled(record::Category::Latency);
+    let threshold_ticks = tsc::from_us(options.latency_threshold_us);
+    latency::report_longer_than(wants_latency.then_some(threshold_ticks));
 }
 
 /// Gives each CPU's ring at most `kib` KiB, or less where memory is short; returns the blocks of each.
@@ -85,4 +90,18 @@ fn nonce() -> u32 {
 pub fn on_lock_contended(lock: u64, since_ticks: u64, owner: u32) {
     let waited = (tsc::now() - since_ticks).min(u64::from(u32::MAX)) as u32;
     events::lock_contended(lock, waited, owner.saturating_sub(1) as u8);
+}
+
+/// [`crate::arch::Hooks::long_section`].
+pub fn on_long_section(section: Section, ticks: u64, site: u64) {
+    let ticks = ticks.min(u64::from(u32::MAX)) as u32;
+    match section {
+        Section::Preemption => events::preempt_off(ticks, site),
+        Section::Interrupts => {
+            // SAFETY: they are off until this has returned. No guard of its own, which would be
+            // the beginning of another section.
+            let irq = unsafe { IrqOff::assume() };
+            events::irq_off_at(&irq, tsc::now(), ticks, site);
+        }
+    }
 }
