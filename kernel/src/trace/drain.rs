@@ -16,6 +16,7 @@ use orrery_core::trace::wire::Kind;
 use super::record::RINGS;
 use super::stream::{WIRE, Wire};
 use crate::arch::irq::IrqOff;
+use crate::arch::percpu::MAX_CPUS;
 use crate::arch::{smp, tsc};
 use crate::console;
 use crate::sched::interrupt::{Deferred, raise};
@@ -113,11 +114,16 @@ pub fn run() -> i32 {
 /// Waits until everything that this task's CPU and the others have recorded before is on its
 /// way to the host. For programs that produce more than the line can carry and want nothing lost.
 pub fn settle() {
-    while is_streaming() && RUNNING.load(Ordering::Relaxed) {
-        call::run_on(cpu::online(), &close_own);
-        if cpu::each().all(|cpu| RINGS.of(cpu).readable() == 0) {
-            return;
-        }
+    if !is_streaming() || !RUNNING.load(Ordering::Relaxed) {
+        return;
+    }
+    call::run_on(cpu::online(), &close_own);
+    // What is closed from here on is not waited for: the waiting itself records events.
+    let mut goals = [0; MAX_CPUS];
+    for cpu in cpu::each() {
+        goals[cpu as usize] = RINGS.of(cpu).closed();
+    }
+    while cpu::each().any(|cpu| RINGS.of(cpu).read_so_far() < goals[cpu as usize]) {
         wake();
         crate::sched::wait::sleep_until(tsc::now() + tsc::from_us(LOOK_US.0));
     }

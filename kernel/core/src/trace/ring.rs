@@ -309,6 +309,16 @@ impl Ring {
         self.head.load(Ordering::Acquire) - self.tail.load(Ordering::Relaxed)
     }
 
+    /// Blocks closed since boot.
+    pub fn closed(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// Blocks read since boot.
+    pub fn read_so_far(&self) -> u64 {
+        self.tail.load(Ordering::Acquire)
+    }
+
     /// Calls `with` on the oldest closed block and then frees it; `None` where there is none.
     ///
     /// # Safety
