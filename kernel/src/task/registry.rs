@@ -197,7 +197,9 @@ pub(super) fn reserve(nesting: Nesting, of: &Namespace) -> Result<Reserved, PidE
         Nesting::Inherit => of.0.clone(),
         Nesting::New => of.0.new_child(writer)?,
     };
-    OwnedPid::reserve(writer, deferred, &namespace, &[]).map(|numbers| Reserved(Some(numbers)))
+    let numbers = OwnedPid::reserve(writer, deferred, &namespace, &[]);
+    settle(changes);
+    numbers.map(|numbers| Reserved(Some(numbers)))
 }
 
 impl Reserved {

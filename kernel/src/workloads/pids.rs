@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
+use orrery_core::pid::RESERVED_PIDS;
+
 use super::{join_all, random};
 use crate::app::{self, Args, Builder, CpuSet, Failure, JoinHandle, PidNamespace, SpawnError};
 use crate::app::{Sharing, Sleep, Task, WaitMode, WaitQueue, println};
@@ -30,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn main(args: &Args<'static>) -> Result<(), Failure> {
     let rounds = args.u64_in("rounds", 30, 1..=1_000_000)?;
     let depth = args.u64_in("depth", 4, 1..=32)?;
-    let limit = args.u64_in("limit", 100, 16..=20_000)?;
+    let limit = args.u64_in("limit", 100, 16..=u64::from(RESERVED_PIDS))?;
     args.finish()?;
     let before = PidNamespace::root().live();
     nest_and_walk(rounds, depth)?;
@@ -168,7 +170,8 @@ fn look_up(number: u32) -> Result<bool, Failure> {
     Ok(task.is_some())
 }
 
-/// Fills a namespace up to its limit, twice: what is given back can be had again.
+/// Fills a namespace up to its limit, twice: what is given back can be had again. (With a limit
+/// beyond [`RESERVED_PIDS`], the numbers up to that would be given out the first time only.)
 fn fill(limit: u32) -> Result<(), Failure> {
     let task =
         Builder::new("filler").new_pid_namespace().spawn(move || -> Result<(), Failure> {
