@@ -3,15 +3,16 @@
 //! The lock order of the whole kernel, outermost first; an image with debug assertions checks it at
 //! run time ([`lockdep`]):
 //!
-//! - `wait queue` → `run queue`, and `timer queue` → `run queue`: who waits is woken under the lock
-//! - `stack pool` → `page tables` → `frames`
-//! - whatever is held where memory is allocated (`pid namespace`, `spawn requests`, `channel`, `stack
-//!   pool`) → the heap → `frames`. The heap's own lock is no [`SpinLock`]; nothing but `frames` is
-//!   taken under it, and it is taken under no lock that a handler or the scheduler wants.
+//! 1. what only tasks take, with interrupts on: `pid namespace` → `task numbers`; `spawn requests`,
+//!    `spawn order`, `spawn result`, `task body`, `channel`, `options`; `stack pool` → `page tables`
+//! 2. `wait queue`, or `timer queue`: who waits is woken under them
+//! 3. `run queue`
+//! 4. the heap's own lock, which is no [`SpinLock`], then `frames`: under any of the first floor
 //!
-//! All others (`console`, `options`, `task body`, `spawn order`, `spawn result`) are taken with nothing
-//! held and hold nothing. A second `run queue` is only ever *tried* while one is held, so it has no
-//! place in the order.
+//! An interrupt comes while locks of the first floor are held, so whatever a handler takes stands
+//! below them, though no line of code nests the two. `console` is taken with interrupts off and
+//! holds nothing. A second `run queue` is only ever *tried* while one is held, so that order has
+//! no place here.
 
 #[cfg(debug_assertions)]
 pub mod lockdep;
