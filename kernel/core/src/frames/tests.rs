@@ -15,6 +15,7 @@ fn mismatch<T: core::fmt::Debug>(result: Result<T, FrameError>) -> Mismatch {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's cost of sharing a table grows with its square")]
 fn blocks_are_aligned_by_frame_number_even_if_the_table_is_not() {
     let mut meta = table(3100);
     let mut frames = Frames::new(&mut meta, Pfn(1001));
