@@ -44,7 +44,7 @@ macro_rules! events {
         #[inline(always)]
         pub fn $name($($field: field_type!($type)),*) {
             if record::is_enabled(Category::$category) {
-                record::write_now(index::$name(), 0 $(+ Field::len($field))*, |_at| {
+                record::write_now(index::$name(), 0 $(+ Field::len_bytes($field))*, |_at| {
                     // SAFETY: `write` gives room for all fields.
                     unsafe { $(let _at = Field::write($field, _at);)* }
                 });
@@ -53,9 +53,11 @@ macro_rules! events {
 
         #[doc = concat!("[`", stringify!($name), "`] where interrupts are off and the time is known.")]
         #[inline(always)]
+        // One argument a field; the longest event is one over clippy's limit.
+        #[allow(clippy::too_many_arguments)]
         pub fn $name_at(_irq: &IrqOff, _now_ticks: u64 $(, $field: field_type!($type))*) {
             if record::is_enabled(Category::$category) {
-                record::write(_irq, _now_ticks, index::$name(), 0 $(+ Field::len($field))*, |_at| {
+                record::write(_irq, _now_ticks, index::$name(), 0 $(+ Field::len_bytes($field))*, |_at| {
                     // SAFETY: `write` gives room for all fields.
                     unsafe { $(let _at = Field::write($field, _at);)* }
                 });

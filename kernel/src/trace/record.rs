@@ -101,11 +101,11 @@ pub fn parse_categories(text: &str) -> Result<u32, &str> {
 /// A value that can be a field of an event, in defmt's encoding.
 pub trait Field: Copy {
     /// Bytes it takes.
-    fn len(self) -> usize;
+    fn len_bytes(self) -> usize;
     /// Writes it at `at` and returns the first byte after it.
     ///
     /// # Safety
-    /// `at` has room for [`Field::len`] bytes.
+    /// `at` has room for [`Field::len_bytes`] bytes.
     unsafe fn write(self, at: *mut u8) -> *mut u8;
 }
 
@@ -113,7 +113,7 @@ macro_rules! integer_fields {
     ($($type:ty)*) => {$(
         impl Field for $type {
             #[inline(always)]
-            fn len(self) -> usize {
+            fn len_bytes(self) -> usize {
                 size_of::<$type>()
             }
             #[inline(always)]
@@ -131,24 +131,24 @@ integer_fields!(u8 u16 u32 u64 i8 i16 i32 i64);
 
 impl Field for &[u8] {
     #[inline(always)]
-    fn len(self) -> usize {
-        size_of::<u32>() + <[u8]>::len(self)
+    fn len_bytes(self) -> usize {
+        size_of::<u32>() + self.len()
     }
     #[inline(always)]
     unsafe fn write(self, at: *mut u8) -> *mut u8 {
         // SAFETY: by contract; the source is another object than the ring.
         unsafe {
-            let at = (<[u8]>::len(self) as u32).write(at);
-            at.copy_from_nonoverlapping(self.as_ptr(), <[u8]>::len(self));
-            at.add(<[u8]>::len(self))
+            let at = (self.len() as u32).write(at);
+            at.copy_from_nonoverlapping(self.as_ptr(), self.len());
+            at.add(self.len())
         }
     }
 }
 
 impl Field for &str {
     #[inline(always)]
-    fn len(self) -> usize {
-        Field::len(self.as_bytes())
+    fn len_bytes(self) -> usize {
+        Field::len_bytes(self.as_bytes())
     }
     #[inline(always)]
     unsafe fn write(self, at: *mut u8) -> *mut u8 {
