@@ -50,3 +50,12 @@ fn on_microvm() {
     let board = orrery_tests::MachineType::Microvm;
     repeats(&Guest::new().smp(2).board(board).icount().workload("mixed,scale=20"), 3);
 }
+
+/// Polling is exact, too, and slow: the instructions of every idle CPU are executed.
+#[test]
+fn polling() {
+    for cpus in [1, 4] {
+        let guest = Guest::new().smp(cpus).icount().word("idle=poll");
+        repeats(&guest.workload("pipeline,items=200"), 3);
+    }
+}

@@ -72,7 +72,7 @@ fn a_hog_on_each_of_four_cpus_is_preempted_within_two_thousand_instructions() {
 #[test]
 fn shares_follow_the_weights() {
     for cpus in [1, 4] {
-        let guest = Guest::new().smp(cpus).icount().workload("hog,mode=share,nice=0,5,slices=300");
+        let guest = Guest::new().smp(cpus).icount().workload("hog,mode=share,nice=0,5,slices=450");
         let outcome = guest.run();
         let trace = outcome.succeeded();
         judge::everything(trace);
