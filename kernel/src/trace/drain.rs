@@ -10,7 +10,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use orrery_core::trace::ring::{Mode, Ring, Totals};
+use orrery_core::trace::ring::{BlockHead, Mode, Ring, Totals};
 use orrery_core::trace::wire::Kind;
 
 use super::record::RINGS;
@@ -26,6 +26,8 @@ use crate::sched::{call, cpu, current};
 
 /// Shortest and longest time between two looks of the drain.
 const LOOK_US: (u64, u64) = (5_000, 250_000);
+/// A look that finds less than this makes the next one come later.
+const TRICKLE_BYTES: usize = 16 * 1024;
 /// How often every CPU is asked to close its open block.
 const CLOSE_US: u64 = 1_000_000;
 /// A halting CPU closes its block when it is this old.
@@ -92,7 +94,9 @@ pub fn run() -> i32 {
             console::send_all(wire);
             if is_streaming() { send_closed_blocks(wire) } else { 0 }
         });
-        pause_us = if sent == Some(0) { (pause_us * 2).min(LOOK_US.1) } else { LOOK_US.0 };
+        // Its own wakeups are recorded, too: a trickle of that size must not keep it awake.
+        let trickle = sent.is_some_and(|bytes| bytes < TRICKLE_BYTES);
+        pause_us = if trickle { (pause_us * 2).min(LOOK_US.1) } else { LOOK_US.0 };
         let now = tsc::now();
         if is_streaming() && now - closed_at > tsc::from_us(CLOSE_US) {
             closed_at = now;
@@ -135,17 +139,20 @@ fn close_own() {
     unsafe { RINGS.this().close() };
 }
 
-/// Sends every closed block of every CPU, and says how many.
-fn send_closed_blocks(wire: &mut Wire) -> u64 {
+/// Sends every closed block of every CPU, and says how many bytes of records that was.
+fn send_closed_blocks(wire: &mut Wire) -> usize {
     let mut sent = 0;
     for cpu in 0..smp::count() {
         let ring = RINGS.of(cpu);
         // No more than are there now: a CPU that writes faster than the line must not starve the
         // others.
         for _ in 0..ring.readable() {
+            let send = |head: &BlockHead, records: &[u8]| {
+                wire.events(cpu, head, records);
+                records.len()
+            };
             // SAFETY: whoever has the wire is the only reader.
-            unsafe { ring.read(|head, records| wire.events(cpu, head, records)) };
-            sent += 1;
+            sent += unsafe { ring.read(send) }.unwrap_or(0);
         }
     }
     if sent > 0 {
