@@ -45,6 +45,6 @@ pub fn skip(test: &str, reason: &str) {
 }
 
 /// A line for the person who waits, past libtest's capture.
-pub(crate) fn progress(line: &str) {
+pub fn progress(line: &str) {
     let _ = std::io::stderr().write_all(format!("  {line}\n").as_bytes());
 }

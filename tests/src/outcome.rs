@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use machine::Status;
 use trace_tools::Trace;
+use trace_tools::transport::Panic;
 
 use crate::target_dir;
 
@@ -63,6 +64,26 @@ impl Outcome {
         let told = accounts.end.as_ref().map(|end| end.status);
         assert_eq!(told, Some(u32::from(status)), "{}: status in the end packet", self.guest);
         &self.trace
+    }
+
+    /// The panic of a run that crashed with this status. Every record arrived. Whoever was
+    /// sending when the CPUs were stopped may have left a packet unfinished.
+    ///
+    /// # Panics
+    /// Where it ended otherwise.
+    #[track_caller]
+    pub fn crashed(&self, status: u8) -> &Panic {
+        assert_eq!(self.status, Status::Guest(status), "{}", self.story());
+        let accounts = self.trace.accounts();
+        let told = accounts.end.as_ref().map(|end| end.status);
+        assert_eq!(told, Some(u32::from(status)), "{}: status in the end packet", self.guest);
+        assert!(accounts.lost_packets <= 1, "{}: {accounts:#?}", self.guest);
+        assert_eq!(accounts.lost(), 0, "{}: records are lost: {accounts:#?}", self.guest);
+        assert_eq!(self.trace.malformed_blocks(), 0, "{}: malformed blocks", self.guest);
+        match self.trace.panics() {
+            [panic] => panic,
+            _ => panic!("not one panic: {}", self.story()),
+        }
     }
 
     /// All that is known of the run, in words.

@@ -1,13 +1,14 @@
-//! Under `-icount` a run repeats to the last bit of its recording.
+//! Under `-icount` a run repeats to the last bit of its recording, if idle CPUs poll. If they halt it
+//! nearly always does: that is reported, not judged.
 
 use std::sync::Mutex;
 
-use orrery_tests::{Guest, Outcome, Port};
+use orrery_tests::{Guest, MachineType, Outcome, Port, progress};
 
 const RUNS: usize = 20;
 
-/// Runs the guest so often, two at a time, and compares the recordings.
-fn repeats(guest: &Guest, runs: usize) {
+/// Runs the guest so often, two at a time. Returns how many recordings differ from the first.
+fn different(guest: &Guest, runs: usize) -> usize {
     let first = guest.clone().run();
     first.succeeded();
     let others: Mutex<Vec<Outcome>> = Mutex::new(Vec::new());
@@ -26,7 +27,11 @@ fn repeats(guest: &Guest, runs: usize) {
     });
     let others = others.into_inner().unwrap_or_default();
     assert_eq!(others.len(), runs - 1);
-    let different = others.iter().filter(|other| other.recording != first.recording).count();
+    others.iter().filter(|other| other.recording != first.recording).count()
+}
+
+fn repeats(guest: &Guest, runs: usize) {
+    let different = different(guest, runs);
     assert_eq!(different, 0, "{different} of {runs} recordings differ from the first");
 }
 
@@ -47,15 +52,17 @@ fn by_com1() {
 
 #[test]
 fn on_microvm() {
-    let board = orrery_tests::MachineType::Microvm;
-    repeats(&Guest::new().smp(2).board(board).icount().workload("mixed,scale=20"), 3);
+    repeats(
+        &Guest::new().smp(2).board(MachineType::Microvm).icount().workload("mixed,scale=20"),
+        3,
+    );
 }
 
-/// Polling is exact, too, and slow: the instructions of every idle CPU are executed.
 #[test]
-fn polling() {
+fn halting_is_reported() {
     for cpus in [1, 4] {
-        let guest = Guest::new().smp(cpus).icount().word("idle=poll");
-        repeats(&guest.workload("pipeline,items=200"), 3);
+        let guest = Guest::new().smp(cpus).icount().word("idle=halt").workload("mixed,scale=20");
+        let different = different(&guest, 5);
+        progress(&format!("idle=halt, smp={cpus}: {different} of 5 recordings differ"));
     }
 }
