@@ -33,6 +33,7 @@ pub fn announce(boot: &BootInfo, platform: &Platform, others: &Started) {
     }
     for complaint in options::complaints() {
         println!("orrery: `{}` ignored; expected {}", complaint.word, complaint.expected);
+        defmt::warn!("command line: {=str} ignored", complaint.word);
     }
     console::flush();
 }
@@ -69,6 +70,7 @@ fn run() -> i32 {
     let left = wait_until_nothing_is_left(&before);
     let status = match left {
         Some(left) => {
+            defmt::error!("the workload left something behind");
             println!("orrery: the workload left something behind: {left}");
             if status == 0 { FAILED } else { status }
         }
@@ -107,8 +109,11 @@ fn run_workload(words: &'static str) -> u8 {
     let policy = Policy::default();
     match birth::create(String::from(name), policy, CpuSet::ALL, Nesting::Inherit, body) {
         Ok(handle) => {
+            defmt::info!("workload {=str} begins as PID {=u32}", name, handle.task().pid());
             birth::run(&handle);
-            u8::try_from(handle.join()).unwrap_or(FAILED)
+            let code = handle.join();
+            defmt::info!("workload {=str} has ended with {=i32}", name, code);
+            u8::try_from(code).unwrap_or(FAILED)
         }
         Err(why) => {
             println!("orrery: workload `{name}` cannot be started: {why}");

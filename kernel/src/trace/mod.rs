@@ -47,6 +47,7 @@ pub fn init(command_line: &'static str) {
     let wants_latency = record::is_enabled(record::Category::Latency);
     let threshold_ticks = tsc::from_us(options.latency_threshold_us);
     latency::report_longer_than(wants_latency.then_some(threshold_ticks));
+    defmt::info!("{=u32} trace rings of {=u64} blocks", smp::count(), blocks);
 }
 
 /// Gives each CPU's ring at most `kib` KiB, or less where memory is short; returns the blocks of each.
