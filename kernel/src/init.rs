@@ -16,7 +16,7 @@ use crate::sched::{call, cpu, wait, wake};
 use crate::task::registry::{self, Namespace};
 use crate::task::{JoinHandle, Nesting, birth, work};
 use crate::trace::drain;
-use crate::{app, console, mm, options, power, println, watchdog};
+use crate::{app, console, mm, options, power, println, task, watchdog};
 
 /// Exit status of a run whose workload failed or left something behind.
 const FAILED: u8 = 1;
@@ -25,6 +25,7 @@ const DRAIN_NICE: i8 = -10;
 
 /// Says what was booted, and what was wrong with the command line.
 pub fn announce(boot: &BootInfo, platform: &Platform, others: &Started) {
+    task::trace_idle_tasks();
     let memory = mm::frames::stats();
     println!("orrery: {others}, {} MiB, booted by {}", memory.total * 4 / 1024, boot.door);
     println!("orrery: {platform}");

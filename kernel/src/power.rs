@@ -6,10 +6,12 @@ use crate::sched::call;
 use crate::task::JoinHandle;
 use crate::trace::drain;
 use crate::trace::stream::WIRE;
-use crate::{console, println};
+use crate::{console, task};
 
 /// Ends the machine with this status: stops the drain, then the other CPUs, sends what is left.
 pub fn off(drain: JoinHandle, status: u8) -> ! {
+    // A flight recorder has overwritten what it was told at the start.
+    task::trace_all();
     drain.stop();
     call::stop_others();
     irq::disable();
@@ -21,9 +23,4 @@ pub fn off(drain: JoinHandle, status: u8) -> ! {
         drain::flush_all(wire, status);
     }
     exit(ExitStatus::new(status))
-}
-
-/// Says on the console why the machine ends badly.
-pub fn complain(why: core::fmt::Arguments<'_>) {
-    println!("orrery: {why}");
 }

@@ -20,8 +20,27 @@ pub use registry::{Namespace, Nesting};
 
 use orrery_core::sched::{Nice, Policy};
 
-use crate::sched::Task;
+use crate::sched::{Task, cpu};
 use crate::trace::events;
+
+/// Tells the trace of the tasks that exist before any is made.
+pub fn trace_idle_tasks() {
+    const IDLE_CLASS: u8 = 3;
+    for cpu in cpu::each() {
+        events::task_dump(0, 0, 0, cpu as u8);
+        events::task_attr(0, IDLE_CLASS, 0, 0, 1 << cpu, "idle");
+    }
+}
+
+/// Tells the trace which tasks there are.
+pub fn trace_all() {
+    trace_idle_tasks();
+    for task in registry::snapshot() {
+        let state = task.state().trace_number();
+        events::task_dump(task.pid(), task.parent(), state, task.cpu() as u8);
+        trace_attributes(&task, task.policy());
+    }
+}
 
 /// Tells the trace what a task is.
 pub fn trace_attributes(task: &Task, policy: Policy) {
