@@ -13,6 +13,7 @@ mod project;
 mod run;
 mod setup;
 mod test;
+mod torture;
 mod watch;
 
 use anyhow::Result;
@@ -44,6 +45,8 @@ enum Verb {
         /// Part of tests' names, or a step: fmt, clippy-host, clippy-kernel, host, loom, images, guest.
         filter: Option<String>,
     },
+    /// Repeat the hard workloads with other seeds and numbers of CPUs, for a long time.
+    Torture(torture::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -75,6 +78,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Run(options) => return run::run(&project, &options),
         Verb::Image(options) => image::image(&project, &options)?,
+        Verb::Torture(options) => return torture::torture(&project, &options),
         Verb::Test { filter } => return test::test(&project, filter.as_deref()),
     }
     Ok(ExitCode::SUCCESS)

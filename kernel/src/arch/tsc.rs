@@ -13,6 +13,8 @@ const PLAUSIBLE_HZ: core::ops::RangeInclusive<u64> = 50_000_000..=20_000_000_000
 /// Measurements taken. An emulator that loses its CPU at the wrong moment spoils one, in either
 /// direction, so the middle one counts.
 const MEASUREMENTS: usize = 3;
+/// Measurements tried for that.
+const ATTEMPTS: usize = 10;
 
 /// Ticks since reset.
 #[inline(always)]
@@ -58,10 +60,7 @@ pub(super) fn calibrate() -> Result<Source, &'static str> {
     } else if let Some(hz) = hypervisor() {
         (hz, Source::CpuidHypervisor)
     } else {
-        // SAFETY: boot; nobody else uses the interval timer.
-        let mut measured = [0; MEASUREMENTS].map(|_| unsafe { pit::measure_tsc_hz() }.unwrap_or(0));
-        measured.sort_unstable();
-        (measured[MEASUREMENTS / 2], Source::Pit)
+        (measure().unwrap_or(0), Source::Pit)
     };
     if !PLAUSIBLE_HZ.contains(&hz) {
         return Err("the rate of the time-stamp counter cannot be found: CPUID does not tell and \
@@ -69,6 +68,28 @@ pub(super) fn calibrate() -> Result<Source, &'static str> {
     }
     HZ.store(hz, Ordering::Relaxed);
     Ok(source)
+}
+
+/// The median of a few measurements. On a busy host one may come to nothing, so some more are
+/// tried.
+fn measure() -> Option<u64> {
+    let mut measured = [0; MEASUREMENTS];
+    let mut count = 0;
+    for _ in 0..ATTEMPTS {
+        // SAFETY: boot; nobody else uses the interval timer.
+        if let Some(hz) = unsafe { pit::measure_tsc_hz() }
+            && PLAUSIBLE_HZ.contains(&hz)
+        {
+            measured[count] = hz;
+            count += 1;
+            if count == MEASUREMENTS {
+                break;
+            }
+        }
+    }
+    let measured = &mut measured[..count];
+    measured.sort_unstable();
+    measured.get(count / 2).copied()
 }
 
 /// SDM vol. 3, 18.7.3. All three registers must be filled for this to be a frequency.

@@ -26,21 +26,16 @@ use crate::trace::events;
 /// picked when this returns.
 #[cold]
 #[inline(never)]
-pub(super) fn pull(
-    this: &Cpu,
-    queue: &mut RunQueue,
-    now: u64,
-    irq: &IrqOff,
-) -> Option<NonNull<Entity>> {
+pub(super) fn pull(this: &Cpu, queue: &mut RunQueue, irq: &IrqOff) -> Option<NonNull<Entity>> {
     this.kicked.store(false, Ordering::SeqCst);
     let me = percpu::cpu_id() as usize;
     let mut candidates = online();
     candidates.remove(me);
     while let Some(victim) = placement::new_idle_pull(me, candidates, view) {
         candidates.remove(victim);
-        if take_from(this, queue, victim as u32, now, irq) {
+        if take_from(this, queue, victim as u32, irq) {
             // SAFETY: the lock is held; tasks on a queue are alive.
-            return unsafe { queue.schedule(now, Switch::Preempt) };
+            return unsafe { queue.schedule(tsc::now(), Switch::Preempt) };
         }
     }
     None
@@ -51,11 +46,11 @@ pub(super) fn even_out(this: &Cpu, irq: &IrqOff) {
     let me = percpu::cpu_id() as usize;
     if let Some(victim) = placement::periodic_balance(me, online(), view) {
         let mut queue = this.queue.lock_with(irq);
-        take_from(this, &mut queue, victim as u32, tsc::now(), irq);
+        take_from(this, &mut queue, victim as u32, irq);
     }
 }
 
-fn take_from(this: &Cpu, queue: &mut RunQueue, victim: u32, now: u64, irq: &IrqOff) -> bool {
+fn take_from(this: &Cpu, queue: &mut RunQueue, victim: u32, irq: &IrqOff) -> bool {
     let me = percpu::cpu_id() as usize;
     let other = CPUS.of(victim);
     let Some(mut from) = other.queue.try_lock_with(irq) else { return false };
@@ -65,11 +60,11 @@ fn take_from(this: &Cpu, queue: &mut RunQueue, victim: u32, now: u64, irq: &IrqO
         task.allowed().contains(me) && is_saved(task)
     };
     // SAFETY: the victim's lock is held.
-    let Some(entity) = (unsafe { from.steal(now, may_come) }) else { return false };
+    let Some(entity) = (unsafe { from.steal(tsc::now(), may_come) }) else { return false };
     other.publish(&from);
     drop(from);
     let task = Task::of_entity(entity);
-    wake::admit(this, queue, task, (Enqueue::Migrated, Reason::Pull), now, irq);
+    wake::admit(this, queue, task, (Enqueue::Migrated, Reason::Pull), tsc::now(), irq);
     true
 }
 

@@ -119,7 +119,7 @@ pub(super) fn schedule(why: Switch) {
         return;
     }
     percpu::clear_need_resched();
-    let now = tsc::now();
+    let mut now = tsc::now();
     // SAFETY: the lock is held; tasks on a queue are kept alive by the reference that their
     // spawn leaked.
     let mut picked = unsafe { queue.schedule(now, why) };
@@ -130,7 +130,9 @@ pub(super) fn schedule(why: Switch) {
         this.publish(&queue);
     }
     if picked.is_none() {
-        picked = balance::pull(this, &mut queue, now, &irq);
+        picked = balance::pull(this, &mut queue, &irq);
+        // A task that was pulled may have run elsewhere until a moment ago.
+        now = tsc::now();
     }
     let next = match picked {
         Some(entity) => {
