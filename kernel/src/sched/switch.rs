@@ -115,9 +115,15 @@ pub(super) fn schedule(why: Switch) {
     if !this.inbox.is_empty() {
         wake::drain_inbox(this, &mut queue, &irq);
     }
-    if why == Switch::Block && !commit_to_sleep(prev) {
-        return;
-    }
+    // Known here; a moment later a waker may have changed the state again.
+    let prev_state = match why {
+        Switch::Yield | Switch::Preempt | Switch::Migrate => State::Runnable,
+        Switch::Exit => State::Zombie,
+        Switch::Block => match commit_to_sleep(prev) {
+            Some(asleep) => asleep,
+            None => return,
+        },
+    };
     percpu::clear_need_resched();
     let mut now = tsc::now();
     // SAFETY: the lock is held; tasks on a queue are kept alive by the reference that their
@@ -152,16 +158,12 @@ pub(super) fn schedule(why: Switch) {
     if core::ptr::eq(next, prev) {
         return;
     }
-    let prev_state = match why {
-        Switch::Yield | Switch::Preempt | Switch::Migrate => 0,
-        Switch::Block | Switch::Exit => prev.state().trace_number(),
-    };
     // SAFETY: the queue gave `next` to this CPU, alive.
     let next = unsafe { &*next };
     // Asked here already, so that the fields are not even loaded when nobody wants them.
     if record::is_enabled(Category::Sched) {
         let seq = next.wake_seq.load(Ordering::Relaxed);
-        events::sched_switch_at(&irq, now, next.pid(), prev_state, seq);
+        events::sched_switch_at(&irq, now, next.pid(), prev_state.trace_number(), seq);
     }
     this.switches.store(this.switches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     next.on_cpu.store(true, Ordering::Relaxed);
@@ -187,11 +189,10 @@ fn finish(suspended: *mut Task) {
 
 /// From prepared to asleep, unless a wake came in between. Under the queue's lock, so that
 /// accounts and state change together.
-fn commit_to_sleep(task: &Task) -> bool {
-    match task.state() {
-        State::Preparing(kind) => task.state.change(State::Preparing(kind), State::Sleeping(kind)),
-        _ => false,
-    }
+fn commit_to_sleep(task: &Task) -> Option<State> {
+    let prepared = task.state();
+    let State::Preparing(kind) = prepared else { return None };
+    task.state.change(prepared, State::Sleeping(kind)).then_some(State::Sleeping(kind))
 }
 
 /// Where a new task begins.
