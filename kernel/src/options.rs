@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use orrery_core::pid::{PID_MAX_DEFAULT, PID_MAX_LIMIT};
 use orrery_core::trace::ring::Mode;
 
+use crate::drivers::virtio_console::MmioDevice;
 use crate::sched::idle;
 use crate::sync::SpinLock;
 use crate::trace::record;
@@ -151,7 +152,9 @@ fn apply(options: &mut Options, word: &'static str) -> Result<(), &'static str> 
         "seed" => SEED.store(number("seed=a decimal number")?, Ordering::Relaxed),
         "workload" => options.workload = value,
         // Linux's way to announce a device; the driver reads it itself.
-        "virtio_mmio.device" => {}
+        "virtio_mmio.device" => {
+            MmioDevice::parse(value).ok_or("virtio_mmio.device=SIZE@ADDRESS:IRQ")?;
+        }
         _ => return Err("a key of docs/command-line.md"),
     }
     Ok(())
