@@ -141,5 +141,4 @@ known! {
     PageFault = "page_fault" { address: u64, ip: u64, code: u32 }
     Mark = "mark" { value: u64, text: Text<'a> }
     Log = "log" { frame: &'a [u8] }
-    TraceMasked = "trace_masked" { categories: u32 }
 }
