@@ -4,7 +4,7 @@
 //! with unit tests, property tests, loom and Miri. The kernel supplies time, CPU numbers and locks.
 //!
 //! Floors, bottom up; a module imports only from those above it in this list:
-//! - [`args`]: parameters of applications
+//! - [`args`]: parameters of applications; [`errno`]: error numbers of system calls
 //! - [`firmware`]: what firmware and boot loaders tell: memory, CPUs
 //! - [`cpuset`]: sets of CPUs; [`tree`]: an intrusive ordered tree
 //! - [`timer_queue`]: timers in the order in which they expire
@@ -26,6 +26,7 @@ extern crate std;
 pub mod args;
 pub mod cpuset;
 pub mod epoch;
+pub mod errno;
 pub mod firmware;
 pub mod frames;
 pub mod idle;
