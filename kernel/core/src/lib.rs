@@ -5,6 +5,7 @@
 //!
 //! Floors, bottom up; a module imports only from those above it in this list:
 //! - [`args`]: parameters of applications; [`errno`]: error numbers of system calls
+//! - [`cpio`]: archives; [`fs`]: paths, file descriptors, pipes
 //! - [`firmware`]: what firmware and boot loaders tell: memory, CPUs
 //! - [`cpuset`]: sets of CPUs; [`tree`]: an intrusive ordered tree
 //! - [`timer_queue`]: timers in the order in which they expire
@@ -24,11 +25,13 @@ extern crate alloc;
 extern crate std;
 
 pub mod args;
+pub mod cpio;
 pub mod cpuset;
 pub mod epoch;
 pub mod errno;
 pub mod firmware;
 pub mod frames;
+pub mod fs;
 pub mod idle;
 pub mod idr;
 pub mod inbox;
