@@ -16,6 +16,7 @@
 //! - [`pid`]: PIDs and PID namespaces
 //! - [`inbox`], [`idle`]: how a CPU hands a woken task to another, and when it must interrupt it
 //! - [`lockdep`]: whether locks are taken in one order; [`watchdog`]: whether CPUs still schedule
+//! - [`signal`]: numbers, sets, queues and frames of signals
 //! - [`trace`]: rings, packets and the wire format
 #![no_std]
 
@@ -39,6 +40,7 @@ pub mod lockdep;
 pub mod pid;
 pub mod sched;
 pub(crate) mod shim;
+pub mod signal;
 pub mod timer_queue;
 pub mod trace;
 pub mod tree;
