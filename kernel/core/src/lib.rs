@@ -14,6 +14,7 @@
 //! - [`epoch`]: when memory that is read without a lock may be freed
 //! - [`idr`]: ids to pointers, looked up without a lock
 //! - [`pid`]: PIDs and PID namespaces
+//! - [`futex`]: who waits for which word; [`time`]: nanoseconds and dates
 //! - [`inbox`], [`idle`]: how a CPU hands a woken task to another, and when it must interrupt it
 //! - [`lockdep`]: whether locks are taken in one order; [`watchdog`]: whether CPUs still schedule
 //! - [`signal`]: numbers, sets, queues and frames of signals
@@ -33,6 +34,7 @@ pub mod errno;
 pub mod firmware;
 pub mod frames;
 pub mod fs;
+pub mod futex;
 pub mod idle;
 pub mod idr;
 pub mod inbox;
@@ -41,6 +43,7 @@ pub mod pid;
 pub mod sched;
 pub(crate) mod shim;
 pub mod signal;
+pub mod time;
 pub mod timer_queue;
 pub mod trace;
 pub mod tree;
