@@ -1,12 +1,18 @@
-//! Text for the person who watches: `print!` and `println!`.
+//! What leaves for the person who watches: the kernel's own text (`print!` and `println!`) here, and
+//! what programs write in `output`.
 //!
 //! Text waits in a buffer that the trace's drain empties into console packets. Whoever finds the
 //! buffer full empties it on the spot if the wire is free; else the text is cut and counted.
 
+mod output;
+
 use core::fmt::{self, Write};
 
 use crate::sync::SpinLock;
-use crate::trace::stream::WIRE;
+use crate::trace::stream::{WIRE, Wire};
+
+pub use orrery_core::trace::wire::Stream;
+pub use output::program_output;
 
 const CAPACITY: usize = 32 * 1024;
 
@@ -52,8 +58,18 @@ pub fn flush() {
     WIRE.try_with(send_all);
 }
 
-/// Sends what has been written so far.
-pub fn send_all(wire: &mut crate::trace::stream::Wire) {
+/// Sends what has been written so far, by programs and by the kernel.
+pub fn send_all(wire: &mut Wire) {
+    let output = output::send_all(wire);
+    let text = send_text(wire);
+    if output || text {
+        wire.flush();
+    }
+}
+
+/// Sends the kernel's text. True if there was any.
+fn send_text(wire: &mut Wire) -> bool {
+    let mut any = false;
     let mut chunk = [0; 1024];
     loop {
         let (len, cut_bytes) = {
@@ -65,11 +81,12 @@ pub fn send_all(wire: &mut crate::trace::stream::Wire) {
             buffer.len -= len;
             (len, if buffer.len == 0 { core::mem::take(&mut buffer.cut_bytes) } else { 0 })
         };
+        any |= len > 0;
         wire.console(&chunk[..len]);
         if cut_bytes > 0 {
             print(format_args!("\n[console: {cut_bytes} bytes cut]\n"));
         } else if len < chunk.len() {
-            return;
+            return any;
         }
     }
 }
@@ -78,7 +95,9 @@ pub fn send_all(wire: &mut crate::trace::stream::Wire) {
 ///
 /// # Safety
 /// All other CPUs are stopped.
-pub unsafe fn send_after_stop(wire: &mut crate::trace::stream::Wire) {
+pub unsafe fn send_after_stop(wire: &mut Wire) {
+    // SAFETY: by contract.
+    unsafe { output::send_after_stop(wire) };
     // SAFETY: nobody else runs.
     let buffer = unsafe { &mut *BUFFER.get_after_stop() };
     wire.console(&buffer.bytes[..buffer.len.min(CAPACITY)]);

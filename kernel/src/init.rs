@@ -11,6 +11,7 @@ use orrery_core::sched::{Nice, Policy};
 use crate::arch::smp::Started;
 use crate::arch::{Platform, tsc};
 use crate::boot::BootInfo;
+use crate::drivers::exit::Ending;
 use crate::sched::task::{Body, TaskSpec};
 use crate::sched::{call, cpu, wait, wake};
 use crate::task::registry::{self, Namespace};
@@ -78,7 +79,7 @@ fn run() -> i32 {
         None => status,
     };
     worker.stop();
-    power::off(drain, status)
+    power::off(drain, Ending::Workload(status))
 }
 
 fn spawn_drain() -> JoinHandle {

@@ -29,6 +29,10 @@ pub struct Options {
     pub pid_limit: u32,
     /// The workload and its parameters, `name,key=value,…`.
     pub workload: &'static str,
+    /// Path of the program to run instead of a workload.
+    pub init: Option<&'static str>,
+    /// The program's arguments after its name: the words behind ` -- `, not taken apart.
+    pub init_arguments: &'static str,
 }
 
 const DEFAULTS: Options = Options {
@@ -40,6 +44,8 @@ const DEFAULTS: Options = Options {
     latency_threshold_us: 1_000,
     pid_limit: PID_MAX_DEFAULT,
     workload: "mixed",
+    init: None,
+    init_arguments: "",
 };
 
 /// A word of the command line that means nothing, and why.
@@ -80,7 +86,9 @@ pub fn parse(line: &'static str) {
     let mut options = DEFAULTS;
     let mut complaints = [None; MAX_COMPLAINTS];
     let mut next = 0;
-    for word in line.split_ascii_whitespace() {
+    let (ours, arguments) = split_arguments(line);
+    options.init_arguments = arguments;
+    for word in ours.split_ascii_whitespace() {
         if let Err(expected) = apply(&mut options, word)
             && let Some(slot) = complaints.get_mut(next)
         {
@@ -90,6 +98,14 @@ pub fn parse(line: &'static str) {
     }
     *OPTIONS.lock() = options;
     *COMPLAINTS.lock() = complaints;
+}
+
+/// The kernel's words, and those behind the word `--`, which are the program's, as Linux has it.
+fn split_arguments(line: &str) -> (&str, &str) {
+    match line.split_once(" -- ") {
+        Some(parts) => parts,
+        None => (line.strip_suffix(" --").unwrap_or(line), ""),
+    }
 }
 
 fn apply(options: &mut Options, word: &'static str) -> Result<(), &'static str> {
@@ -151,6 +167,7 @@ fn apply(options: &mut Options, word: &'static str) -> Result<(), &'static str> 
         }),
         "seed" => SEED.store(number("seed=a decimal number")?, Ordering::Relaxed),
         "workload" => options.workload = value,
+        "init" => options.init = Some(value),
         // Linux's way to announce a device; the driver reads it itself.
         "virtio_mmio.device" => {
             MmioDevice::parse(value).ok_or("virtio_mmio.device=SIZE@ADDRESS:IRQ")?;

@@ -11,7 +11,7 @@ use crate::arch::exception::{self, Frame};
 use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, backtrace, cpu, irq, percpu, tsc};
 use crate::console;
-use crate::drivers::exit::{ExitStatus, exit};
+use crate::drivers::exit::{Ending, exit};
 use crate::mm::stack;
 use crate::per_cpu;
 use crate::sched::Task;
@@ -23,7 +23,7 @@ static PANICKING: AtomicBool = AtomicBool::new(false);
 
 #[panic_handler]
 fn on_panic(info: &PanicInfo<'_>) -> ! {
-    die(ExitStatus::PANIC, info.location(), None, format_args!("{}", info.message()))
+    die(Ending::Panic, info.location(), None, format_args!("{}", info.message()))
 }
 
 /// [`crate::arch::Hooks::fatal_exception`].
@@ -33,14 +33,14 @@ pub fn on_exception(frame: &Frame) -> ! {
         let what = if stack::overflow_at(address) { "kernel stack overflow" } else { frame.name() };
         let error = frame.error_code;
         die(
-            ExitStatus::PANIC,
+            Ending::Panic,
             None,
             Some(frame),
             format_args!("{what} at address {address:#x}, error code {error:#x}"),
         )
     }
     let (name, error) = (frame.name(), frame.error_code);
-    die(ExitStatus::PANIC, None, Some(frame), format_args!("{name}, error code {error:#x}"))
+    die(Ending::Panic, None, Some(frame), format_args!("{name}, error code {error:#x}"))
 }
 
 /// [`crate::arch::Hooks::page_fault`]: kernel memory is always mapped, so none is resolved.
@@ -86,22 +86,22 @@ pub fn on_stall(culprit: Culprit, message: fmt::Arguments<'_>) -> ! {
         Culprit::ThisCpu => percpu::cpu_id(),
         Culprit::OtherCpu(cpu) => cpu,
     };
-    die_for(cpu, ExitStatus::WATCHDOG, None, None, message)
+    die_for(cpu, Ending::Watchdog, None, None, message)
 }
 
 fn die(
-    status: ExitStatus,
+    ending: Ending,
     location: Option<&core::panic::Location<'_>>,
     frame: Option<&Frame>,
     message: fmt::Arguments<'_>,
 ) -> ! {
-    die_for(percpu::cpu_id(), status, location, frame, message)
+    die_for(percpu::cpu_id(), ending, location, frame, message)
 }
 
 /// [`die`] for the sake of CPU `cpu`, whose story it is.
 fn die_for(
     cpu: u32,
-    status: ExitStatus,
+    ending: Ending,
     location: Option<&core::panic::Location<'_>>,
     frame: Option<&Frame>,
     message: fmt::Arguments<'_>,
@@ -111,7 +111,7 @@ fn die_for(
         // A second CPU, or a panic in a panic: the first one's story counts. It would be cut short
         // only if this were the same CPU, which then has nothing left to say.
         if STORY_TELLER.load(Ordering::SeqCst) == percpu::cpu_id() {
-            exit(status)
+            exit(ending)
         }
         cpu::halt_forever()
     }
@@ -140,9 +140,9 @@ fn die_for(
         let wire = WIRE.seize();
         console::send_after_stop(wire);
         tell(wire, cpu, teller.0.as_ref(), location, teller.1, message);
-        drain::flush_all(wire, status.value());
+        drain::flush_all(wire, ending);
     }
-    exit(status)
+    exit(ending)
 }
 
 /// How long a CPU that the story is about may take to stop, in microseconds.

@@ -1,15 +1,15 @@
 //! The orderly end: nothing runs, nothing is lost, the host gets a status.
 
 use crate::arch::irq;
-use crate::drivers::exit::{ExitStatus, exit};
+use crate::drivers::exit::{Ending, exit};
 use crate::sched::call;
 use crate::task::JoinHandle;
 use crate::trace::drain;
 use crate::trace::stream::WIRE;
 use crate::{console, task};
 
-/// Ends the machine with this status: stops the drain, then the other CPUs, sends what is left.
-pub fn off(drain: JoinHandle, status: u8) -> ! {
+/// Ends the machine: stops the drain, then the other CPUs, sends what is left.
+pub fn off(drain: JoinHandle, ending: Ending) -> ! {
     // A flight recorder has overwritten what it was told at the start.
     task::trace_all();
     drain.stop();
@@ -20,7 +20,7 @@ pub fn off(drain: JoinHandle, status: u8) -> ! {
     unsafe {
         let wire = WIRE.seize();
         console::send_all(wire);
-        drain::flush_all(wire, status);
+        drain::flush_all(wire, ending);
     }
-    exit(ExitStatus::new(status))
+    exit(ending)
 }

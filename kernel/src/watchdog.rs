@@ -16,7 +16,7 @@
 //!
 //! Nothing here reads the host's clock, and no verdict falls on a CPU that the host merely leaves
 //! without time: a CPU accuses itself only by its own ticks, and [`LIMIT_TICKS`] of another CPU's
-//! are some seconds. A verdict ends the machine with [`ExitStatus::WATCHDOG`](crate::drivers::exit).
+//! are some seconds. A verdict ends the machine with [`Ending::Watchdog`](crate::drivers::exit).
 //!
 //! Neighbours: `sched::timer` calls [`on_timer`] and obeys [`due_ticks`]; `sched::idle` says when a
 //! CPU is busy; `panic` tells the story.

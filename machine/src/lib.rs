@@ -10,12 +10,14 @@
 //! - `config`: the description and its parsers;
 //! - `qemu`: the description as QEMU's command line, a pure function;
 //! - `running`: the process, its output and its end;
+//! - `bundle`: the files that a guest's programs see, as an archive for the kernel;
 //! - `limine`, `media`, `firmware`: boot loader files, the ISO, and UEFI firmware;
 //! - `error`: everything that can be wrong before the guest runs, and what to do about it.
 //!
 //! Invariant: the guest's serial ports are files in a directory of this run alone, never pipes, so
 //! that the host's pace cannot reach the guest. Under `-icount` that would change instruction counts.
 
+mod bundle;
 mod config;
 mod error;
 mod firmware;
@@ -24,6 +26,7 @@ mod media;
 mod qemu;
 mod running;
 
+pub use bundle::{Bundle, INSTRUCTIONS};
 pub use config::{Accel, Boot, Clock, Machine, MachineType, Memory, Port};
 pub use error::Error;
 pub use firmware::uefi_firmware_present;

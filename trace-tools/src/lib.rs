@@ -47,6 +47,7 @@ pub mod views;
 
 pub use error::Error;
 pub use exit::Exit;
+pub use orrery_core::trace::wire::Stream;
 pub use schema::Schema;
 pub use session::{Decoder, Item, Session};
 pub use trace::Trace;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use orrery_core::trace::wire::Kind;
+use orrery_core::trace::wire::{Kind, Stream};
 
 use crate::{
     Error,
@@ -62,6 +62,17 @@ pub enum Item<'a> {
         cpu: u16,
         /// The text.
         text: &'a [u8],
+    },
+    /// What a program wrote.
+    Output {
+        /// When it was sent.
+        time_ticks: u64,
+        /// CPU that sent it.
+        cpu: u16,
+        /// Standard output or error.
+        stream: Stream,
+        /// What was written, not aligned to anything.
+        bytes: &'a [u8],
     },
     /// A fatal error of the kernel.
     Panic(Panic),
@@ -190,6 +201,19 @@ fn hand_out(
             cpu: header.cpu,
             text: packet.payload,
         }),
+        Kind::Output => {
+            // The parser hands out packets of known streams only.
+            if let Some((&number, bytes)) = packet.payload.split_first()
+                && let Some(stream) = Stream::from_u8(number)
+            {
+                sink(Item::Output {
+                    time_ticks: header.base_ticks,
+                    cpu: header.cpu,
+                    stream,
+                    bytes,
+                });
+            }
+        }
         Kind::Panic => sink(Item::Panic(Panic::parse(packet.payload))),
         Kind::End => {
             // The parser hands out end packets that parse only.

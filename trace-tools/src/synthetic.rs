@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use orrery_core::trace::{
     compact,
-    wire::{Encoding, HELLO_NONCE, Header, Kind, VERSION},
+    wire::{self, Encoding, HELLO_NONCE, Header, Kind, VERSION},
 };
 
 use crate::{
@@ -179,6 +179,12 @@ impl Stream {
     /// Sends console text.
     pub fn console(&mut self, time_ticks: u64, text: &[u8]) {
         self.packet(self.header(Kind::Console, time_ticks), NONCE, text);
+    }
+
+    /// Sends what a program wrote.
+    pub fn output(&mut self, time_ticks: u64, stream: wire::Stream, bytes: &[u8]) {
+        let payload = [&[stream as u8], bytes].concat();
+        self.packet(self.header(Kind::Output, time_ticks), NONCE, &payload);
     }
 
     /// Sends a panic packet with these lines.

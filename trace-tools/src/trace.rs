@@ -4,6 +4,8 @@
 
 use std::io::Read;
 
+use orrery_core::trace::wire::Stream;
+
 use crate::{
     Error,
     events::{Event, EventRef, Known},
@@ -23,6 +25,19 @@ pub struct ConsoleText {
     pub text: Vec<u8>,
 }
 
+/// What a program wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputChunk {
+    /// When it was sent.
+    pub time_ticks: u64,
+    /// CPU that sent it.
+    pub cpu: u16,
+    /// Standard output or error.
+    pub stream: Stream,
+    /// What was written; chunks are not aligned to anything.
+    pub bytes: Vec<u8>,
+}
+
 /// A whole trace.
 #[derive(Debug)]
 pub struct Trace {
@@ -31,6 +46,7 @@ pub struct Trace {
     events: Vec<Event>,
     bytes: Vec<u8>,
     console: Vec<ConsoleText>,
+    output: Vec<OutputChunk>,
     panics: Vec<Panic>,
     gaps: Vec<(u16, Gap)>,
     accounts: Accounts,
@@ -117,6 +133,17 @@ impl Trace {
         &self.console
     }
 
+    /// What programs wrote, in order.
+    pub fn output(&self) -> &[OutputChunk] {
+        &self.output
+    }
+
+    /// All that programs wrote to one stream.
+    pub fn output_of(&self, stream: Stream) -> Vec<u8> {
+        let chunks = self.output.iter().filter(|chunk| chunk.stream == stream);
+        chunks.flat_map(|chunk| chunk.bytes.iter().copied()).collect()
+    }
+
     /// The kernel's fatal errors.
     pub fn panics(&self) -> &[Panic] {
         &self.panics
@@ -149,6 +176,7 @@ pub struct Builder {
     cpus: Vec<Vec<Event>>,
     bytes: Vec<u8>,
     console: Vec<ConsoleText>,
+    output: Vec<OutputChunk>,
     panics: Vec<Panic>,
     gaps: Vec<(u16, Gap)>,
 }
@@ -175,6 +203,9 @@ impl Builder {
             Item::Console { time_ticks, cpu, text } => {
                 self.console.push(ConsoleText { time_ticks, cpu, text: text.to_vec() });
             }
+            Item::Output { time_ticks, cpu, stream, bytes } => {
+                self.output.push(OutputChunk { time_ticks, cpu, stream, bytes: bytes.to_vec() });
+            }
             Item::Panic(panic) => self.panics.push(panic),
             Item::Gap { cpu, gap } => self.gaps.push((cpu, gap)),
             Item::Packet(_)
@@ -193,6 +224,7 @@ impl Builder {
             events: merge(self.cpus),
             bytes: self.bytes,
             console: self.console,
+            output: self.output,
             panics: self.panics,
             gaps: self.gaps,
             accounts: session.accounts().clone(),

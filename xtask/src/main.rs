@@ -9,6 +9,8 @@
 mod app;
 mod build;
 mod image;
+mod program;
+mod programs;
 mod project;
 mod run;
 mod setup;
@@ -36,7 +38,7 @@ enum Verb {
     Setup,
     /// Build the image and print where it is.
     Build(BuildOptions),
-    /// Boot the image in a virtual machine and decode its trace.
+    /// Boot the image in a virtual machine, run a program or a workload there, and decode its trace.
     Run(run::Options),
     /// Write a boot medium for BIOS and UEFI: an ISO image, for a CD or a USB stick.
     Image(image::Options),

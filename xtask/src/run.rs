@@ -1,20 +1,23 @@
 //! `cargo xtask run`: one machine, from build to report.
 //!
-//! Exit status: the guest's own (0 fine, 1 its workload failed, 101 panic, 102 watchdog); beyond those
+//! Exit status: that of the program that was run (128 and the signal's number if one killed it); without a
+//! program the guest's (0 fine, 1 its workload failed); 101 if the kernel panicked, 102 if the watchdog stopped it; beyond those
 //! 124 when the time is up, 125 when QEMU cannot run the machine, 126 when the guest reset it, 130 at Ctrl-C.
 
 use crate::{
     app::App,
     build::{self, Profile},
+    program::{self, Program},
     project::{Failure, Project},
     setup::{self, Need},
-    watch::{Show, Summary, Watch},
+    watch::{Show, Subject, Summary, Watch},
 };
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use machine::{Accel, Boot, Clock, Limine, Machine, MachineType, Memory, Port, Status};
 use std::{
-    path::PathBuf,
+    ffi::OsString,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Arc,
@@ -22,6 +25,7 @@ use std::{
     },
     time::Duration,
 };
+use trace_tools::transport::{Cause, End};
 
 const EXIT_TIMEOUT: u8 = 124;
 const EXIT_QEMU: u8 = 125;
@@ -47,10 +51,10 @@ pub struct Options {
     #[arg(long, default_value_t = Accel::Tcg, value_name = "ACCEL")]
     accel: Accel,
     /// What the kernel does, with the workload's own options.
-    #[arg(long, value_name = "NAME[,KEY=VALUE...]")]
+    #[arg(long, value_name = "NAME[,KEY=VALUE...]", conflicts_with = "program")]
     workload: Option<String>,
     /// Directory of a crate to link into the image and run as the workload.
-    #[arg(long, value_name = "CRATE_DIR")]
+    #[arg(long, value_name = "CRATE_DIR", conflicts_with = "program")]
     app: Option<PathBuf>,
     /// Count instructions instead of time: slower, and every run repeats to the bit.
     #[arg(long)]
@@ -76,7 +80,7 @@ pub struct Options {
     /// Show every event as it comes.
     #[arg(long)]
     events: bool,
-    /// Host seconds after which the machine is stopped.
+    /// Host seconds after which the machine is stopped; 0 for never.
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     timeout: u64,
     /// Run the build with debug assertions and lock-order checks.
@@ -85,6 +89,23 @@ pub struct Options {
     /// More words for the kernel's command line.
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     append: Option<String>,
+    /// Files for the program: a directory, or a cpio archive (newc). May be repeated; later ones replace files of
+    /// earlier ones.
+    #[arg(long, value_name = "DIR|FILE")]
+    bundle: Vec<PathBuf>,
+    /// Adds to the program's environment, or changes it.
+    #[arg(long, value_name = "KEY=VALUE", requires = "program")]
+    env: Vec<String>,
+    /// What the program reads from its standard input.
+    #[arg(long, value_name = "FILE", requires = "program")]
+    stdin: Option<PathBuf>,
+    /// Only what the program writes: no text of the kernel's, no report.
+    #[arg(short, long)]
+    quiet: bool,
+    /// The program to run, and its arguments: a path on this host, a path in the bundle, or the name of one of
+    /// this repository's guest programs (`tests/programs`).
+    #[arg(last = true, value_name = "PROGRAM [ARGS]...")]
+    program: Vec<OsString>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -124,18 +145,28 @@ fn parse_door(text: &str) -> Result<Door, String> {
 /// Everything that stops it before the guest has ended.
 pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
     let app = options.app.as_deref().map(App::open).transpose()?;
-    let mut machine = describe(project, options, app.as_ref())?;
+    let scratch = tempfile::tempdir().context("cannot create a temporary directory")?;
+    let mut machine = describe(project, options, app.as_ref(), scratch.path())?;
     let recording = match &options.record {
         Some(path) => path.clone(),
         None => project.out_dir()?.join("last.orrec"),
     };
-    let show = if options.events { Show::Events } else { Show::Console };
-    let mut watch = Watch::open(&machine.kernel, &recording, show)?;
+    let show = match (options.events, options.quiet) {
+        (true, _) => Show::Events,
+        (false, true) => Show::Nothing,
+        (false, false) => Show::Console,
+    };
+    let subject = if options.program.is_empty() { Subject::Kernel } else { Subject::Program };
+    let mut watch = Watch::open(&machine.kernel, &recording, subject, show)?;
     machine.stop = Some(interrupt_flag()?);
     let mut running = machine.start()?;
     let status = running.follow(|port, bytes| watch.push(port, bytes))?;
     let summary = watch.finish()?;
-    summary.print()?;
+    match subject {
+        _ if options.quiet => {}
+        Subject::Kernel => summary.print(&mut std::io::stdout())?,
+        Subject::Program => summary.print(&mut std::io::stderr())?,
+    }
     if status == Status::Timeout
         && options.accel == Accel::Kvm
         && matches!(summary, Summary::Silent(_))
@@ -144,7 +175,7 @@ pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
             "error: nothing was heard from the guest; KVM may be unable to run it on this host. Try `--accel tcg`"
         );
     }
-    Ok(ExitCode::from(exit_code(&status, options.timeout)))
+    Ok(ExitCode::from(exit_code(&status, summary.end(), options.timeout)))
 }
 
 /// Builds the image and runs it, for its status only.
@@ -152,7 +183,8 @@ pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
 /// # Errors
 /// Everything that stops it before the guest has ended.
 pub fn quietly(project: &Project, options: &Options) -> Result<Status> {
-    let machine = describe(project, options, None)?;
+    let scratch = tempfile::tempdir().context("cannot create a temporary directory")?;
+    let machine = describe(project, options, None, scratch.path())?;
     let mut running = machine.start()?;
     running.follow(|_, _| Ok::<(), anyhow::Error>(()))
 }
@@ -167,19 +199,65 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-/// Tells how the machine ended where that is no status of the guest's, and gives the process's exit status.
-fn exit_code(status: &Status, timeout_seconds: u64) -> u8 {
+/// Names of the signals, by their numbers (signal(7), x86-64).
+const SIGNALS: [&str; 32] = [
+    "",
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
+];
+
+/// Tells how the machine ended where that is no program's own status, and gives the process's exit status.
+/// The stream's `end` says the whole status and its cause; the machine passes on seven bits.
+fn exit_code(status: &Status, end: Option<&End>, timeout_seconds: u64) -> u8 {
     match status {
         Status::Guest(0) => 0,
-        Status::Guest(status) => {
-            let meaning = match status {
-                1 => " (the workload failed)",
-                101 => " (the kernel panicked)",
-                102 => " (the watchdog stopped it)",
-                _ => "",
+        Status::Guest(port) => {
+            let told = end.filter(|end| end.status.min(127) == u32::from(*port));
+            let status = told.map_or(*port, |end| end.status.min(255) as u8);
+            let meaning = match (told.and_then(|end| end.cause), status) {
+                (Some(Cause::Program), _) => return status,
+                (Some(Cause::Signal), _) => {
+                    let number = status.saturating_sub(128);
+                    let name = SIGNALS.get(usize::from(number)).copied().unwrap_or_default();
+                    eprintln!("the program was killed by signal {number} {name}");
+                    return status;
+                }
+                (Some(Cause::Panic), _) | (None, 101) => " (the kernel panicked)",
+                (Some(Cause::Watchdog), _) | (None, 102) => " (the watchdog stopped it)",
+                (Some(Cause::Workload) | None, 1) => " (the workload failed)",
+                (Some(Cause::Workload) | None, _) => "",
             };
             eprintln!("error: the guest ended with status {status}{meaning}");
-            *status
+            status
         }
         Status::Timeout => {
             eprintln!(
@@ -202,8 +280,13 @@ fn exit_code(status: &Status, timeout_seconds: u64) -> u8 {
     }
 }
 
-/// The machine that the options ask for, with the image built.
-fn describe(project: &Project, options: &Options, app: Option<&App>) -> Result<Machine> {
+/// The machine that the options ask for, with the image built and the bundle in the directory `scratch`.
+fn describe(
+    project: &Project,
+    options: &Options,
+    app: Option<&App>,
+    scratch: &Path,
+) -> Result<Machine> {
     let mut machine = Machine::new(PathBuf::new());
     machine.machine_type = options.machine;
     machine.cpus = options.smp;
@@ -216,9 +299,10 @@ fn describe(project: &Project, options: &Options, app: Option<&App>) -> Result<M
     }
     machine.cmdline = cmdline(options, app)?;
     machine.port = options.trace_out;
-    machine.timeout = Some(Duration::from_secs(options.timeout));
+    machine.timeout = (options.timeout > 0).then(|| Duration::from_secs(options.timeout));
     // Before anything is installed or built for it.
     machine.check_options()?;
+    machine.bundle = write_bundle(project, options, scratch)?;
     (machine.boot, machine.limine) = choose_boot(options, || Limine::find(&project.target_dir))?;
     let mut needs = vec![Need::Qemu];
     match machine.boot {
@@ -229,6 +313,27 @@ fn describe(project: &Project, options: &Options, app: Option<&App>) -> Result<M
     setup::ensure(&needs)?;
     machine.kernel = build::image(project, Profile::new(options.checked), app)?;
     Ok(machine)
+}
+
+/// Makes the bundle that the options ask for, if they do, as a file in `scratch`.
+fn write_bundle(project: &Project, options: &Options, scratch: &Path) -> Result<Option<PathBuf>> {
+    let bundle = match options.program.split_first() {
+        Some((name, arguments)) => Program {
+            name,
+            arguments,
+            bundles: &options.bundle,
+            environment: &options.env,
+            stdin: options.stdin.as_deref(),
+        }
+        .bundle(project)?,
+        None if options.bundle.is_empty() => return Ok(None),
+        None => program::files(&options.bundle)?,
+    };
+    let archive = bundle.archive();
+    program::check_size(&archive, options.memory)?;
+    let path = scratch.join("bundle.cpio");
+    std::fs::write(&path, archive).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Some(path))
 }
 
 /// The door, and Limine's files where it needs them.
@@ -279,8 +384,10 @@ fn cmdline(options: &Options, app: Option<&App>) -> Result<String> {
         Some(Idle::Auto) => words.push("idle=auto".into()),
         None => {}
     }
-    let workload = options.workload.as_deref().or(app.map(|app| app.name.as_str()));
-    words.push(format!("workload={}", one_word("--workload", workload.unwrap_or("mixed"))?));
+    if options.program.is_empty() {
+        let workload = options.workload.as_deref().or(app.map(|app| app.name.as_str()));
+        words.push(format!("workload={}", one_word("--workload", workload.unwrap_or("mixed"))?));
+    }
     words.extend(options.append.clone());
     Ok(words.join(" "))
 }
@@ -342,6 +449,17 @@ mod tests {
     }
 
     #[test]
+    fn a_program_takes_the_place_of_the_workload() {
+        let given = options("--smp 2 --env A=b -- ./prog -x --smp");
+        assert_eq!(given.program, ["./prog", "-x", "--smp"]);
+        assert!(!cmdline(&given, None).unwrap().contains("workload"));
+        for line in ["--workload idle -- x", "--env A=b", "--stdin x"] {
+            let words = std::iter::once("run").chain(line.split_whitespace());
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for line in ["--smp 0", "--smp 256", "--boot floppy", "--memory 1T", "--machine isapc"] {
             let words = std::iter::once("run").chain(line.split_whitespace());
@@ -361,9 +479,16 @@ mod tests {
 
     #[test]
     fn exit_codes_are_passed_on() {
-        assert_eq!(exit_code(&Status::Guest(101), 1), 101);
-        assert_eq!(exit_code(&Status::Timeout, 1), EXIT_TIMEOUT);
-        assert_eq!(exit_code(&Status::Reset, 1), EXIT_RESET);
-        assert_eq!(exit_code(&Status::QemuFailed(String::new()), 1), EXIT_QEMU);
+        assert_eq!(exit_code(&Status::Guest(101), None, 1), 101);
+        assert_eq!(exit_code(&Status::Timeout, None, 1), EXIT_TIMEOUT);
+        assert_eq!(exit_code(&Status::Reset, None, 1), EXIT_RESET);
+        assert_eq!(exit_code(&Status::QemuFailed(String::new()), None, 1), EXIT_QEMU);
+        let end = |status, cause| End { status, cause: Some(cause), cpus: vec![] };
+        let code = |port, end: End| exit_code(&Status::Guest(port), Some(&end), 1);
+        assert_eq!(code(127, end(255, Cause::Program)), 255);
+        assert_eq!(code(127, end(139, Cause::Signal)), 139);
+        assert_eq!(code(101, end(101, Cause::Program)), 101);
+        // The port has the last word where the two differ: the kernel died while it ended.
+        assert_eq!(code(101, end(3, Cause::Program)), 101);
     }
 }

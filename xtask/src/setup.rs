@@ -3,7 +3,10 @@
 //! [`ensure`] is called by every command that needs something; it looks at files only, so that it costs
 //! nothing and touches no network when nothing is missing.
 
-use crate::project::{Failure, IMAGE_TARGET, display, run};
+use crate::{
+    programs::PROGRAM_TARGET,
+    project::{Failure, IMAGE_TARGET, display, run},
+};
 use anyhow::{Context, Result};
 use std::{
     path::{Path, PathBuf},
@@ -25,11 +28,29 @@ pub enum Need {
     Ovmf,
     /// The program that writes ISO images.
     Xorriso,
+    /// The Rust compiler's support for guest programs.
+    ProgramTarget,
+    /// The C compiler, with glibc for static programs.
+    Cc,
+    /// The C compiler with musl.
+    MuslGcc,
+    /// A shell and its tools in one static program, for guest tests.
+    Busybox,
 }
 
 /// Everything, for `setup` and `test`.
-pub const ALL: [Need; 6] =
-    [Need::ImageTarget, Need::Rustfmt, Need::Clippy, Need::Qemu, Need::Ovmf, Need::Xorriso];
+pub const ALL: [Need; 10] = [
+    Need::ImageTarget,
+    Need::Rustfmt,
+    Need::Clippy,
+    Need::Qemu,
+    Need::Ovmf,
+    Need::Xorriso,
+    Need::ProgramTarget,
+    Need::Cc,
+    Need::MuslGcc,
+    Need::Busybox,
+];
 
 /// Where a need comes from.
 enum Origin {
@@ -50,6 +71,10 @@ impl Need {
             Self::Qemu => Origin::Package("qemu-system-x86"),
             Self::Ovmf => Origin::Package("ovmf"),
             Self::Xorriso => Origin::Package("xorriso"),
+            Self::ProgramTarget => Origin::Target(PROGRAM_TARGET),
+            Self::Cc => Origin::Package("build-essential"),
+            Self::MuslGcc => Origin::Package("musl-tools"),
+            Self::Busybox => Origin::Package("busybox-static"),
         }
     }
 
@@ -61,6 +86,10 @@ impl Need {
             Self::Qemu => machine::find_program(machine::QEMU).is_some(),
             Self::Ovmf => machine::uefi_firmware_present(),
             Self::Xorriso => machine::find_program("xorriso").is_some(),
+            Self::ProgramTarget => sysroot.join("lib/rustlib").join(PROGRAM_TARGET).is_dir(),
+            Self::Cc => machine::find_program("cc").is_some(),
+            Self::MuslGcc => machine::find_program("musl-gcc").is_some(),
+            Self::Busybox => machine::find_program("busybox").is_some(),
         }
     }
 }
@@ -110,7 +139,9 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
 /// As [`ensure`].
 pub fn setup(target_dir: &Path) -> Result<()> {
     ensure(&ALL)?;
-    eprintln!("setup: QEMU, OVMF, xorriso and the Rust target {IMAGE_TARGET} are installed");
+    eprintln!(
+        "setup: QEMU, OVMF, xorriso, C compilers, busybox and the Rust targets {IMAGE_TARGET} and {PROGRAM_TARGET} are installed"
+    );
     match machine::Limine::find(target_dir) {
         Ok(limine) => eprintln!("setup: Limine found in {}", limine.dir().display()),
         Err(error) => eprintln!("setup: optional, for boots by Limine: {error}"),

@@ -7,6 +7,7 @@
 
 use crate::{
     build::{self, Profile},
+    programs,
     project::{IMAGE_TARGET, Project, display},
     setup,
 };
@@ -156,20 +157,22 @@ fn run_step(project: &Project, step: Step, names: Option<&str>, tally: &mut Tall
     }
 }
 
-/// The tests that boot the image; they are told where it is.
+/// The tests that boot the image; they are told where it is, and where the guest programs are.
 fn guest(project: &Project, step: Step, names: Option<&str>, tally: &mut Tally) -> Result<()> {
     let images = build::image(project, Profile::Image, None)
-        .and_then(|image| Ok((image, build::image(project, Profile::Checked, None)?)));
-    let (image, checked) = match images {
+        .and_then(|image| Ok((image, build::image(project, Profile::Checked, None)?)))
+        .and_then(|(image, checked)| Ok((image, checked, programs::build_all(project)?)));
+    let (image, checked, programs) = match images {
         Ok(images) => images,
         Err(error) => {
             println!("{error:#}");
-            tally.failed.push(format!("{step}: there is no image to test"));
+            tally.failed.push(format!("{step}: image or guest programs do not build"));
             return Ok(());
         }
     };
     let mut cargo = project.cargo(["test", "--no-fail-fast", "--package", "orrery-tests"]);
     cargo.env("ORRERY_IMAGE", image).env("ORRERY_IMAGE_CHECKED", checked);
+    cargo.env("ORRERY_PROGRAMS", programs);
     tests(step, &mut cargo, names, tally)
 }
 

@@ -16,7 +16,7 @@ use trace_tools::{
     recording,
     symbols::Symboliser,
     trace::Builder,
-    transport::Panic,
+    transport::{End, Panic},
     views::{self, EventWriter},
 };
 
@@ -32,6 +32,18 @@ pub enum Show {
     Console,
     /// Every event as a line, and the console's text as lines between them.
     Events,
+    /// Nothing of the kernel's but a panic.
+    Nothing,
+}
+
+/// Whose run it is, which decides what standard output is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The kernel's own: standard output has its text and the report.
+    Kernel,
+    /// A program's: standard output has exactly what the program writes there, everything else goes to
+    /// standard error.
+    Program,
 }
 
 /// Watches one run.
@@ -54,6 +66,7 @@ struct Stream {
 /// Where things are shown.
 struct Screen {
     output: Output,
+    programs: Programs,
     /// The image, for the names in a backtrace.
     image: Vec<u8>,
     /// Whether the console's last character began a new line.
@@ -63,19 +76,31 @@ struct Screen {
 enum Output {
     Console(Box<dyn Write>),
     Events(Box<EventWriter<'static, Box<dyn Write>>>),
+    Nothing,
+}
+
+/// Where programs' standard output and error go, as they come.
+struct Programs {
+    out: Box<dyn Write>,
+    err: Box<dyn Write>,
 }
 
 impl Watch {
-    /// Prepares to watch a run of the image `elf`, to show it on standard output, and to keep its trace in the
-    /// file `recording`.
+    /// Prepares to watch a run of the image `elf`, to show it, and to keep its trace in the file
+    /// `recording`.
     ///
     /// # Errors
     /// Where the image cannot be read or the recording cannot be created.
-    pub fn open(elf: &Path, recording: &Path, show: Show) -> Result<Self> {
+    pub fn open(elf: &Path, recording: &Path, subject: Subject, show: Show) -> Result<Self> {
         let image = std::fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
         let decoder = Decoder::new(Schema::from_elf(&image)?)?;
-        let output = Box::new(BufWriter::new(std::io::stdout()));
-        let screen = Screen::new(output, show, &decoder, image);
+        let output: Box<dyn Write> = match subject {
+            Subject::Kernel => Box::new(std::io::stdout()),
+            Subject::Program => Box::new(std::io::stderr()),
+        };
+        let programs =
+            Programs { out: Box::new(std::io::stdout()), err: Box::new(std::io::stderr()) };
+        let screen = Screen::new(output, programs, show, &decoder, image);
         Self::new(decoder, screen, elf, recording)
     }
 
@@ -180,20 +205,27 @@ fn start(path: &Path, schema: &Schema) -> Result<recording::Writer<BufWriter<Fil
 }
 
 impl Screen {
-    fn new(output: Box<dyn Write>, show: Show, decoder: &Decoder, image: Vec<u8>) -> Self {
+    fn new(
+        output: Box<dyn Write>,
+        programs: Programs,
+        show: Show,
+        decoder: &Decoder,
+        image: Vec<u8>,
+    ) -> Self {
         let output = match show {
             Show::Console => Output::Console(output),
             Show::Events => {
                 let decoder = decoder.clone();
                 Output::Events(Box::new(EventWriter::new(
-                    output,
+                    Box::new(BufWriter::new(output)) as Box<dyn Write>,
                     views::Format::Text,
                     decoder,
                     None,
                 )))
             }
+            Show::Nothing => Output::Nothing,
         };
-        Self { output, image, at_line_start: true }
+        Self { output, programs, image, at_line_start: true }
     }
 
     fn show(&mut self, item: &Item<'_>) -> Result<()> {
@@ -202,12 +234,19 @@ impl Screen {
             eprint!("{}", self.panic_text(panic));
             return Ok(());
         }
+        if let Item::Output { stream, bytes, .. } = item {
+            let to = match stream {
+                trace_tools::Stream::Out => &mut self.programs.out,
+                trace_tools::Stream::Err => &mut self.programs.err,
+            };
+            return to.write_all(bytes).context("cannot write the program's output");
+        }
         match (&mut self.output, item) {
             (Output::Console(stdout), Item::Console { text, .. }) => {
                 self.at_line_start = text.last().is_none_or(|&last| last == b'\n');
                 stdout.write_all(text).context("cannot write the console")
             }
-            (Output::Console(_), _) => Ok(()),
+            (Output::Console(_) | Output::Nothing, _) => Ok(()),
             (Output::Events(writer), item) => writer.item(item).context("cannot write the events"),
         }
     }
@@ -231,8 +270,11 @@ impl Screen {
         match &mut self.output {
             Output::Console(stdout) => stdout.flush(),
             Output::Events(writer) => writer.flush(),
+            Output::Nothing => Ok(()),
         }
-        .context("cannot write to standard output")
+        .and_then(|()| self.programs.out.flush())
+        .and_then(|()| self.programs.err.flush())
+        .context("cannot write what the guest says")
     }
 }
 
@@ -252,11 +294,19 @@ pub enum Summary {
 }
 
 impl Summary {
-    /// Prints the report, and on standard error what to do with it.
+    /// The stream's last packet, if it came.
+    pub fn end(&self) -> Option<&End> {
+        match self {
+            Self::Silent(_) => None,
+            Self::Traced { trace, .. } => trace.accounts().end.as_ref(),
+        }
+    }
+
+    /// Writes the report to `output`, and on standard error what to do with it.
     ///
     /// # Errors
-    /// Where standard output cannot be written.
-    pub fn print(&self) -> Result<()> {
+    /// Where `output` cannot be written.
+    pub fn print(&self, output: &mut dyn Write) -> Result<()> {
         let (trace, recording, elf) = match self {
             Self::Silent(text) => {
                 eprintln!("warning: the guest sent no trace");
@@ -273,8 +323,7 @@ impl Summary {
             let report = analyses::report(trace, &Model::replay(trace));
             format!("\n{}", views::report_text(&report, Some(REPORT_TASKS)))
         };
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(text.as_bytes()).context("cannot write the report")?;
+        output.write_all(text.as_bytes()).context("cannot write the report")?;
         if !trace.is_whole() {
             eprintln!("warning: {}", account(trace));
         }
@@ -362,6 +411,8 @@ mod tests {
             block.record(0, offset, &Fields::new().int(next.to_le_bytes()).int([1, 0]));
         }
         stream.block(&block);
+        stream.output(15, trace_tools::Stream::Out, b"\xffhello");
+        stream.output(15, trace_tools::Stream::Err, b"oh");
         stream.console(20, b"running");
         stream.end(0);
         stream.bytes()
@@ -370,6 +421,7 @@ mod tests {
     struct Run {
         dir: tempfile::TempDir,
         paper: Paper,
+        programs: [Paper; 2],
         watch: Watch,
     }
 
@@ -377,10 +429,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let decoder = Decoder::new(synthetic::schema(&STATEMENTS).unwrap()).unwrap();
         let paper = Paper::default();
-        let screen = Screen::new(Box::new(paper.clone()), show, &decoder, Vec::new());
+        let programs = [Paper::default(), Paper::default()];
+        let [out, err] = programs.clone().map(Box::new);
+        let screen =
+            Screen::new(Box::new(paper.clone()), Programs { out, err }, show, &decoder, Vec::new());
         let watch =
             Watch::new(decoder, screen, Path::new("/elf"), &dir.path().join("r.orrec")).unwrap();
-        Run { dir, paper, watch }
+        Run { dir, paper, programs, watch }
     }
 
     #[test]
@@ -395,6 +450,8 @@ mod tests {
                 panic!("no trace")
             };
             assert_eq!(run.paper.text(), "up\nand running\n");
+            assert_eq!(*run.programs[0].0.lock().unwrap(), b"\xffhello");
+            assert_eq!(*run.programs[1].0.lock().unwrap(), b"oh");
             assert!(trace.is_whole());
             assert_eq!(trace.len(), 2);
             assert!(

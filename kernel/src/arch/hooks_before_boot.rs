@@ -5,7 +5,7 @@ use core::fmt::Write;
 
 use super::exception::{self, Frame};
 use super::{Hooks, backtrace};
-use crate::drivers::exit::{ExitStatus, exit};
+use crate::drivers::exit::{Ending, exit};
 use crate::drivers::serial::Com1;
 use crate::mm::stack;
 
@@ -44,5 +44,5 @@ fn report(frame: &Frame) -> ! {
         let _ = write!(text, "\r\n  at {address:#x}");
     }
     let _ = write!(text, "\r\n");
-    exit(ExitStatus::PANIC)
+    exit(Ending::Panic)
 }

@@ -105,8 +105,7 @@ fn fill(boot: &mut BootInfo) {
     let physical = |at: u64| at.checked_sub(offset.offset()).unwrap_or(at);
     boot.rsdp = ROOT_POINTER.get_response().map(|response| physical(response.address() as u64));
     if let Some(module) = MODULES.get_response().and_then(|response| response.modules().first()) {
-        let start = physical(module.addr() as u64);
-        boot.bundle = Some(start..start + module.size());
+        boot.set_bundle(physical(module.addr() as u64), module.size());
     }
     let line = IMAGE_FILE.get_response().map_or(c"", |response| response.file().string());
     boot.set_command_line(CStr::to_bytes(line));

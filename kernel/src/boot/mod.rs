@@ -12,9 +12,12 @@ use core::cell::UnsafeCell;
 
 pub use orrery_core::firmware::memory_map::{MemoryKind, MemoryMap, MemoryRange};
 
+use x86_64::PhysAddr;
+
 use crate::arch::stacks::BOOT_STACKS;
-use crate::drivers::exit::{self, ExitStatus};
+use crate::drivers::exit::{self, Ending};
 use crate::drivers::serial::Com1;
+use crate::mm::address;
 
 /// Longest command line, in bytes; more is cut off and [`BootInfo::command_line_cut`] says so.
 const COMMAND_LINE_BYTES: usize = 4096;
@@ -62,12 +65,65 @@ impl BootInfo {
         }
     }
 
+    /// Notes the bundle, if it is where it can be used: at the start of a page, in RAM that nobody else
+    /// has. Its memory is taken out of what is free, up to whole pages.
+    fn set_bundle(&mut self, start: u64, len_bytes: u64) {
+        self.memory.add(start, len_bytes, MemoryKind::Bundle);
+        let end = start.saturating_add(len_bytes);
+        let kept = self.memory.ranges().iter().filter(|range| range.kind == MemoryKind::Bundle);
+        let kept_bytes: u64 =
+            kept.map(|range| range.end.min(end).saturating_sub(range.start.max(start))).sum();
+        if len_bytes > 0 && start.is_multiple_of(4096) && kept_bytes == len_bytes {
+            self.bundle = Some(start..end);
+        }
+    }
+
     fn set_command_line(&mut self, line: &[u8]) {
         let len = line.len().min(COMMAND_LINE_BYTES);
         self.command_line_cut = line.len() > len || core::str::from_utf8(&line[..len]).is_err();
         self.command_line[..len].copy_from_slice(&line[..len]);
         self.command_line_len = len;
     }
+}
+
+/// The bundle: a cpio archive, in memory that is never handed out.
+#[derive(Clone, Copy, Debug)]
+pub struct Bundle {
+    /// Its bytes, from the start of a page on.
+    pub bytes: &'static [u8],
+    /// Physical address of the first, a multiple of a page. All pages follow each other there, too.
+    pub physical: PhysAddr,
+}
+
+/// The bundle that the loader brought or, where it brought none, the one that is embedded in the image; if
+/// there is one. For use after `mm::init`.
+pub fn bundle() -> Option<Bundle> {
+    // SAFETY: written by the door only, long before; nobody has an exclusive reference any more.
+    let boot = unsafe { &*BOOT_INFO.0.get() };
+    let range = boot.bundle.clone().or_else(|| embedded_bundle(boot.image_base))?;
+    let physical = PhysAddr::new(range.start);
+    let start = address::phys_to_virt(physical).as_ptr::<u8>();
+    let len_bytes = (range.end - range.start) as usize;
+    // SAFETY: the range is whole in the memory map as `Bundle` (`set_bundle`), or a part of the image that
+    // `mm::init` maps; so it is in the direct map, and the frame allocator never has it.
+    Some(Bundle { bytes: unsafe { core::slice::from_raw_parts(start, len_bytes) }, physical })
+}
+
+/// Physical address range, in bytes, of the bundle in the constants of an image that is loaded at `image_base`;
+/// if there is one. It begins at a page. The direct map has its pages too, read-only.
+#[cfg(feature = "bundle")]
+pub(crate) fn embedded_bundle(image_base: u64) -> Option<core::ops::Range<u64>> {
+    #[repr(C, align(4096))]
+    struct Pages<T: ?Sized>(T);
+    static EMBEDDED: &Pages<[u8]> = &Pages(*include_bytes!(env!("ORRERY_BUNDLE")));
+    let start = EMBEDDED.0.as_ptr() as u64 - image_start() + image_base;
+    Some(start..start + EMBEDDED.0.len() as u64)
+}
+
+/// No bundle is embedded.
+#[cfg(not(feature = "bundle"))]
+pub(crate) fn embedded_bundle(_image_base: u64) -> Option<core::ops::Range<u64>> {
+    None
 }
 
 struct TheBootInfo(UnsafeCell<BootInfo>);
@@ -102,7 +158,7 @@ pub(crate) fn die(reason: &str) -> ! {
     com1.write(b"orrery: cannot boot: ");
     com1.write(reason.as_bytes());
     com1.write(b"\r\n");
-    exit::exit(ExitStatus::PANIC)
+    exit::exit(Ending::Panic)
 }
 
 unsafe extern "C" {

@@ -191,8 +191,7 @@ fn fill(boot: &mut BootInfo, info: &StartInfo) {
     // SAFETY: as above.
     let modules: &[Module] = unsafe { slice_at(info.modules_at, info.modules as usize) };
     if let Some(module) = modules.first() {
-        boot.memory.add(module.at, module.len_bytes, MemoryKind::Bundle);
-        boot.bundle = Some(module.at..module.at + module.len_bytes);
+        boot.set_bundle(module.at, module.len_bytes);
     }
     if info.command_line_at != 0 {
         // SAFETY: a NUL-terminated string, by the loader's contract.

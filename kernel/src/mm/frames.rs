@@ -71,7 +71,9 @@ pub(super) fn reserve_metadata(
     boot: &BootInfo,
     early: &mut EarlyFrames,
 ) -> Result<Metadata, &'static str> {
-    let usable = boot.memory.ranges().iter().filter(|range| is_ours(range.kind));
+    // The bundle's frames have metadata too, though they are never handed out: programs map them.
+    let wanted = |kind| is_ours(kind) || kind == MemoryKind::Bundle;
+    let usable = boot.memory.ranges().iter().filter(|range| wanted(range.kind));
     let frames = usable.map(|range| range.end / FRAME_BYTES).max().unwrap_or(0);
     let len_bytes = frames * size_of::<FrameMeta>() as u64;
     let at = early

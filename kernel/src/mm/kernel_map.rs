@@ -2,7 +2,8 @@
 //!
 //! Built once at boot, then loaded for good. Nothing is both writable and executable: the image is
 //! mapped by its three segments, and everything else is data. The image's memory is not in the
-//! direct map, so that there is no second, writable way to its code.
+//! direct map, so that there is no second, writable way to its code; only a bundle among its constants is,
+//! read-only.
 
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::mapper::MapToError;
@@ -53,6 +54,13 @@ pub(super) fn build(boot: &BootInfo, frames: &mut EarlyFrames) -> Result<PhysAdd
     for range in boot.memory.ranges().iter().filter(|range| range.kind.is_direct_mapped()) {
         let above = MemoryRange { start: range.start.max(low.end), ..*range };
         map_direct(&mut mapper, &above, frames)?;
+    }
+    // A bundle in the image is handed to programs page by page, like one that a loader brought.
+    if let Some(bundle) = boot::embedded_bundle(boot.image_base) {
+        for at in bundle.step_by(4096) {
+            let to = VirtAddr::new(DIRECT_MAP + at);
+            map_page::<Size4KiB>(&mut mapper, to, PhysAddr::new(at), CONSTANTS, frames)?;
+        }
     }
     Ok(root)
 }

@@ -19,6 +19,7 @@ use crate::arch::irq::IrqOff;
 use crate::arch::percpu::MAX_CPUS;
 use crate::arch::{smp, tsc};
 use crate::console;
+use crate::drivers::exit::Ending;
 use crate::sched::interrupt::{Deferred, raise};
 use crate::sched::task::Sleep;
 use crate::sched::wait::{Sharing, WaitMode, WaitQueue};
@@ -165,7 +166,7 @@ fn send_closed_blocks(wire: &mut Wire) -> usize {
 ///
 /// # Safety
 /// All other CPUs are stopped for good, interrupts are off on this one, and the wire is the caller's.
-pub unsafe fn flush_all(wire: &mut Wire, status: u8) {
+pub unsafe fn flush_all(wire: &mut Wire, ending: Ending) {
     super::record::set_enabled(0);
     for cpu in 0..smp::count() {
         let ring = RINGS.of(cpu);
@@ -174,7 +175,7 @@ pub unsafe fn flush_all(wire: &mut Wire, status: u8) {
     }
     send_closed_blocks(wire);
     wire.text(Kind::End, |out| {
-        writeln!(out, "status={status}")?;
+        writeln!(out, "status={}\ncause={}", ending.status(), ending.cause())?;
         for cpu in 0..smp::count() {
             // SAFETY: every writer has stopped (caller).
             let Totals { produced, dropped } = unsafe { RINGS.of(cpu).totals() };

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use orrery_core::trace::compact;
 use orrery_core::trace::ring::{BLOCK_CAPACITY, BlockHead, Mode};
-use orrery_core::trace::wire::{Encoding, HEADER_LEN, HELLO_NONCE, Header, Kind, VERSION};
+use orrery_core::trace::wire::{Encoding, HEADER_LEN, HELLO_NONCE, Header, Kind, Stream, VERSION};
 
 use crate::arch::{smp, tsc};
 use crate::boot;
@@ -113,8 +113,13 @@ impl Wire {
     /// Sends console bytes, in as many packets as it takes.
     pub fn console(&mut self, text: &[u8]) {
         for chunk in text.chunks(BLOCK_CAPACITY) {
-            self.plain(Kind::Console, chunk);
+            self.plain(Kind::Console, &[], chunk);
         }
+    }
+
+    /// Sends what a program wrote, at most [`BLOCK_CAPACITY`] - 1 bytes.
+    pub fn output(&mut self, stream: Stream, bytes: &[u8]) {
+        self.plain(Kind::Output, &[stream as u8], bytes);
     }
 
     /// Sends a `panic` or `end` packet whose lines `lines` writes.
@@ -122,7 +127,7 @@ impl Wire {
         let mut text = TextBuffer { bytes: [0; TEXT_CAPACITY], len: 0 };
         // A line that does not fit is left out; those before it count.
         let _ = lines(&mut text);
-        self.plain(kind, &text.bytes[..text.len]);
+        self.plain(kind, &[], &text.bytes[..text.len]);
     }
 
     /// Waits until everything has left the guest.
@@ -152,15 +157,19 @@ impl Wire {
         });
     }
 
-    fn plain(&mut self, kind: Kind, payload: &[u8]) {
-        self.packet[HEADER_LEN..HEADER_LEN + payload.len()].copy_from_slice(payload);
+    /// Sends a packet that is no block; `head` and `rest` are its payload.
+    fn plain(&mut self, kind: Kind, head: &[u8], rest: &[u8]) {
+        let len = head.len() + rest.len();
+        let payload = &mut self.packet[HEADER_LEN..HEADER_LEN + len];
+        payload[..head.len()].copy_from_slice(head);
+        payload[head.len()..].copy_from_slice(rest);
         self.send(Header {
             kind,
             encoding: Encoding::Raw,
             cpu: crate::arch::percpu::cpu_id() as u16,
             seq: 0,
-            wire_len: payload.len() as u32,
-            raw_len: payload.len() as u32,
+            wire_len: len as u32,
+            raw_len: len as u32,
             base_ticks: tsc::now(),
             first_record: 0,
             dropped: 0,

@@ -10,6 +10,7 @@
 //! | [`timers`] | many sleepers wake at random times, in order |
 //! | [`hog`] | CPU hogs against sleepers; or against each other, `mode=share` |
 //! | [`pids`] | tasks come and go in nested PID namespaces while others look them up |
+//! | [`output`] | tasks write as programs would |
 //! | [`overflow`] | floods the trace, counting what it produced |
 //! | [`yield_bench`] | what a task switch costs |
 //! | [`idle`] | nothing |
@@ -22,6 +23,7 @@ pub mod exit;
 pub mod hog;
 pub mod idle;
 pub mod mixed;
+pub mod output;
 pub mod overflow;
 pub mod panic;
 pub mod pids;

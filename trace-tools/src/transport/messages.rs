@@ -3,6 +3,7 @@
 //! `docs/trace-format.md` lists the keys. Unknown keys are ignored, so that a newer kernel may say
 //! more; a missing or malformed key that a reader cannot do without is an error.
 
+use orrery_core::trace::wire::{OLDEST_VERSION, VERSION};
 use serde::{Deserialize, Serialize};
 
 /// How the kernel's rings treat a reader that is too slow.
@@ -76,11 +77,29 @@ pub struct EndCpu {
     pub dropped: u64,
 }
 
+/// What decided a run's exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// A workload ended, or left something behind.
+    Workload,
+    /// The first program exited; the status is its own.
+    Program,
+    /// A signal killed the first program; the status is 128 and the signal's number.
+    Signal,
+    /// The kernel panicked.
+    Panic,
+    /// The watchdog stopped the machine.
+    Watchdog,
+}
+
 /// The payload of the `end` packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct End {
     /// Exit status the guest asked for.
     pub status: u32,
+    /// What decided it; `None` where the kernel did not say, as in version 1.
+    pub cause: Option<Cause>,
     /// What each CPU produced.
     pub cpus: Vec<EndCpu>,
 }
@@ -127,10 +146,10 @@ impl Hello {
         }
         let missing = |key: &str| format!("hello packet without `{key}=`");
         let version = version.ok_or_else(|| missing("version"))?;
-        if version != orrery_core::trace::wire::VERSION {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return Err(format!(
-                "the stream has format version {version}, this program reads version {}",
-                orrery_core::trace::wire::VERSION
+                "the stream has format version {version}, this program reads versions \
+                 {OLDEST_VERSION} to {VERSION}"
             ));
         }
         let tick_hz = tick_hz.ok_or_else(|| missing("tick_hz"))?;
@@ -181,16 +200,26 @@ impl End {
     /// # Errors
     /// Says which key is missing or malformed.
     pub fn parse(payload: &[u8]) -> Result<Self, String> {
-        let mut status = None;
+        let (mut status, mut cause) = (None, None);
         let mut cpus = Vec::new();
         for (key, value) in pairs(text(payload)?) {
             match key {
                 "status" => status = Some(number(key, value)?),
+                "cause" => {
+                    cause = match value {
+                        "workload" => Some(Cause::Workload),
+                        "program" => Some(Cause::Program),
+                        "signal" => Some(Cause::Signal),
+                        "panic" => Some(Cause::Panic),
+                        "watchdog" => Some(Cause::Watchdog),
+                        _ => None,
+                    };
+                }
                 "cpu" => cpus.push(end_cpu(value)?),
                 _ => {}
             }
         }
-        Ok(Self { status: status.ok_or("end packet without `status=`")?, cpus })
+        Ok(Self { status: status.ok_or("end packet without `status=`")?, cause, cpus })
     }
 }
 
@@ -237,8 +266,8 @@ mod tests {
 
     #[test]
     fn another_version_is_refused() {
-        let newer = HELLO.replace("version=1", "version=2");
-        assert!(Hello::parse(newer.as_bytes()).unwrap_err().contains("version 2"));
+        let newer = HELLO.replace("version=1", "version=3");
+        assert!(Hello::parse(newer.as_bytes()).unwrap_err().contains("version 3"));
     }
 
     #[test]

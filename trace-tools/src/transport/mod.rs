@@ -17,12 +17,12 @@ mod accounts;
 mod messages;
 
 pub use accounts::{Accounts, CpuAccount, Gap};
-pub use messages::{End, EndCpu, Hello, Mode, Panic};
+pub use messages::{Cause, End, EndCpu, Hello, Mode, Panic};
 
 use memchr::memmem;
 use orrery_core::trace::{
     compact,
-    wire::{self, Encoding, HEADER_LEN, HELLO_NONCE, Header, HeaderError, Kind, MAGIC},
+    wire::{self, Encoding, HEADER_LEN, HELLO_NONCE, Header, HeaderError, Kind, MAGIC, Stream},
 };
 
 /// Most bytes that are kept while waiting for the first hello packet, without which nothing can be
@@ -257,7 +257,11 @@ impl Parser {
                     return;
                 }
             },
-            Kind::Hello | Kind::Console | Kind::Panic => {}
+            Kind::Output if payload.first().is_none_or(|&n| Stream::from_u8(n).is_none()) => {
+                accounts.undecodable += 1;
+                return;
+            }
+            Kind::Hello | Kind::Console | Kind::Panic | Kind::Output => {}
         }
         sink(Piece::Packet(Packet { header, bytes, payload, gap, hello }));
     }

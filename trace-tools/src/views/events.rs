@@ -7,6 +7,7 @@ use std::{
     io::{self, Write},
 };
 
+use orrery_core::trace::wire::Stream;
 use serde_json::json;
 
 use crate::{
@@ -63,7 +64,16 @@ impl<'a, W: Write> EventWriter<'a, W> {
             Item::Hello(hello) => self.hello(hello),
             Item::Gap { cpu, gap } => self.gap(*cpu, gap),
             Item::Event(event) => self.event(event),
-            Item::Console { time_ticks, cpu, text } => self.console(*time_ticks, *cpu, text),
+            Item::Console { time_ticks, cpu, text } => {
+                self.text("console", *time_ticks, *cpu, text)
+            }
+            Item::Output { time_ticks, cpu, stream, bytes } => {
+                let source = match stream {
+                    Stream::Out => "stdout",
+                    Stream::Err => "stderr",
+                };
+                self.text(source, *time_ticks, *cpu, bytes)
+            }
             Item::Panic(panic) => self.panic(panic),
             Item::End(end) => self.end(end),
             Item::Malformed { cpu, reason } => {
@@ -132,22 +142,16 @@ impl<'a, W: Write> EventWriter<'a, W> {
         self.note("end", &text, json!({"status": end.status, "cpus": end.cpus}))
     }
 
-    /// Writes console text; in text form, line by line.
-    ///
-    /// # Errors
-    /// What writing gives.
-    pub fn console(&mut self, time_ticks: u64, cpu: u16, text: &[u8]) -> io::Result<()> {
+    /// Writes what the kernel (`console`) or a program wrote; in text form, line by line.
+    fn text(&mut self, source: &str, time_ticks: u64, cpu: u16, text: &[u8]) -> io::Result<()> {
         let text = String::from_utf8_lossy(text);
         if self.format == Format::Json {
-            return self.note(
-                "console",
-                "",
-                json!({"time_ticks": time_ticks, "cpu": cpu, "text": text}),
-            );
+            let value = json!({"time_ticks": time_ticks, "cpu": cpu, "text": text});
+            return self.note(source, "", value);
         }
         let time = timestamp(time_ticks, self.tick_hz);
         for line in text.lines() {
-            writeln!(self.output, "{:>22}  [{cpu:03}] {time:>14}: {}", "console", printable(line))?;
+            writeln!(self.output, "{source:>22}  [{cpu:03}] {time:>14}: {}", printable(line))?;
         }
         Ok(())
     }

@@ -77,6 +77,8 @@ fn clean() -> Stream {
     }
     stream.console(1_000_000, b"booting\nready\n");
     stream.block(&block);
+    stream.output(1_500_000, trace_tools::Stream::Out, b"hello\n");
+    stream.output(1_500_000, trace_tools::Stream::Err, b"oh\n");
     stream.end(0);
     stream
 }
@@ -98,6 +100,8 @@ fn record_then_read_without_the_elf() {
     let text = place.stdout(0, &["decode", "a.orrec"]);
     assert!(text.starts_with(&format!("# build {BUILD_ID}, 1 CPUs")), "{text}");
     assert!(text.contains("console  [000]       0.001000: ready"), "{text}");
+    assert!(text.contains("stdout  [000]       0.001500: hello"), "{text}");
+    assert!(text.contains("stderr  [000]       0.001500: oh"), "{text}");
     assert!(
         text.contains("idle-0  [000]       0.001001: sched_switch: next=worker\\u{1b}[31m-5"),
         "{text}"
@@ -265,10 +269,10 @@ fn bad_input_is_named() {
     assert!(error(1, &["info", "raw", "--elf", "text"]).contains("not a usable kernel ELF"));
     assert!(error(5, &["info", "text"]).contains("--elf"));
     let mut newer = Stream::new(1, Encoding::Raw);
-    newer.cmdline = "x\nversion=2".to_owned();
+    newer.cmdline = "x\nversion=3".to_owned();
     newer.hello();
     place.write("newer", &newer.bytes());
-    assert!(error(6, &["info", "newer", "--elf", "kernel.elf"]).contains("format version 2"));
+    assert!(error(6, &["info", "newer", "--elf", "kernel.elf"]).contains("format version 3"));
     place.run(2, &["frobnicate"]);
     place.run(2, &["info"]);
     place.run(2, &["info", "raw", "--format", "yaml"]);

@@ -37,7 +37,9 @@ pub const MAX_PAYLOAD: usize = 64 * 1024;
 /// CRC seed of `hello` packets, which announce the nonce that seeds all others.
 pub const HELLO_NONCE: u32 = 0x4F52_5259;
 /// Version of this format, announced by `hello` as `version=`.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// Oldest version that a reader of [`VERSION`] understands. Version 1 had no [`Kind::Output`].
+pub const OLDEST_VERSION: u32 = 1;
 
 /// What a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +55,8 @@ pub enum Kind {
     Panic = 4,
     /// Last packet of a complete stream: `key=value` lines with what each CPU produced and dropped.
     End = 5,
+    /// What a program wrote to its standard output or error: the number of the [`Stream`], then bytes.
+    Output = 6,
 }
 
 impl Kind {
@@ -64,6 +68,28 @@ impl Kind {
             3 => Self::Console,
             4 => Self::Panic,
             5 => Self::End,
+            6 => Self::Output,
+            _ => return None,
+        })
+    }
+}
+
+/// Which of a program's streams an [`Kind::Output`] packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Stream {
+    /// Standard output.
+    Out = 1,
+    /// Standard error.
+    Err = 2,
+}
+
+impl Stream {
+    /// The stream with this number, which is its file descriptor by convention.
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        Some(match value {
+            1 => Self::Out,
+            2 => Self::Err,
             _ => return None,
         })
     }
@@ -251,7 +277,7 @@ mod tests {
 
     fn header() -> impl Strategy<Value = Header> {
         (
-            (1u8..=5, 0u8..=1, any::<u16>(), any::<u32>()),
+            (1u8..=6, 0u8..=1, any::<u16>(), any::<u32>()),
             (0..=MAX_PAYLOAD as u32, 0..=MAX_PAYLOAD as u32),
             any::<[u64; 3]>(),
             any::<[u32; 2]>(),

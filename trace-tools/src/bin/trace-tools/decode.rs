@@ -14,7 +14,7 @@ use trace_tools::{
     events::EventRef,
     input::Input,
     symbols::Symboliser,
-    trace::Builder,
+    trace::{Builder, ConsoleText, OutputChunk},
     views::{EventWriter, Format},
 };
 
@@ -92,7 +92,7 @@ impl<'a, W: Write> Printer<'a, W> {
                 }
                 self.matched += 1;
             }
-            Item::Console { .. } if !self.filter.is_empty() => return Ok(()),
+            Item::Console { .. } | Item::Output { .. } if !self.filter.is_empty() => return Ok(()),
             _ => {}
         }
         self.writer.item(item)
@@ -133,19 +133,16 @@ fn print_trace(trace: &Trace, printer: &mut Printer<'_, impl Write>) -> io::Resu
     for &(cpu, gap) in trace.gaps() {
         printer.item(&Item::Gap { cpu, gap })?;
     }
-    let mut console = trace.console().iter().peekable();
-    let text = |printer: &mut Printer<'_, _>, chunk: &trace_tools::trace::ConsoleText| {
-        let trace_tools::trace::ConsoleText { time_ticks, cpu, text } = chunk;
-        printer.item(&Item::Console { time_ticks: *time_ticks, cpu: *cpu, text })
-    };
+    let mut texts = texts(trace).into_iter().peekable();
     for event in trace.iter() {
-        while let Some(chunk) = console.next_if(|chunk| chunk.time_ticks < event.time_ticks) {
-            text(printer, chunk)?;
+        while let Some((_, text)) = texts.next_if(|(time_ticks, _)| *time_ticks < event.time_ticks)
+        {
+            printer.item(&text)?;
         }
         printer.item(&Item::Event(event))?;
     }
-    for chunk in console {
-        text(printer, chunk)?;
+    for (_, text) in texts {
+        printer.item(&text)?;
     }
     for panic in trace.panics() {
         printer.item(&Item::Panic(panic.clone()))?;
@@ -154,6 +151,21 @@ fn print_trace(trace: &Trace, printer: &mut Printer<'_, impl Write>) -> io::Resu
         Some(end) => printer.item(&Item::End(end)),
         None => Ok(()),
     }
+}
+
+/// What the kernel and the programs wrote, by the time at which it was sent.
+fn texts(trace: &Trace) -> Vec<(u64, Item<'_>)> {
+    let console = trace.console().iter().map(|chunk| {
+        let ConsoleText { time_ticks, cpu, ref text } = *chunk;
+        (time_ticks, Item::Console { time_ticks, cpu, text })
+    });
+    let output = trace.output().iter().map(|chunk| {
+        let OutputChunk { time_ticks, cpu, stream, ref bytes } = *chunk;
+        (time_ticks, Item::Output { time_ticks, cpu, stream, bytes })
+    });
+    let mut texts: Vec<_> = console.chain(output).collect();
+    texts.sort_by_key(|(time_ticks, _)| *time_ticks);
+    texts
 }
 
 fn live(options: &Options, symbols: Option<&Symboliser>) -> Result<Exit, Failure> {
