@@ -14,7 +14,8 @@
 //! - [`epoch`]: when memory that is read without a lock may be freed
 //! - [`idr`]: ids to pointers, looked up without a lock
 //! - [`pid`]: PIDs and PID namespaces
-//! - [`futex`]: who waits for which word; [`time`]: nanoseconds and dates
+//! - [`futex`]: who waits for which word; [`time`]: nanoseconds and dates;
+//!   [`vdso`]: the code that tells programs the time
 //! - [`inbox`], [`idle`]: how a CPU hands a woken task to another, and when it must interrupt it
 //! - [`lockdep`]: whether locks are taken in one order; [`watchdog`]: whether CPUs still schedule
 //! - [`signal`]: numbers, sets, queues and frames of signals
@@ -47,4 +48,5 @@ pub mod time;
 pub mod timer_queue;
 pub mod trace;
 pub mod tree;
+pub mod vdso;
 pub mod watchdog;
