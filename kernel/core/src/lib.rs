@@ -6,6 +6,7 @@
 //! Floors, bottom up; a module imports only from those above it in this list:
 //! - [`args`]: parameters of applications; [`errno`]: error numbers of system calls
 //! - [`cpio`]: archives; [`fs`]: paths, file descriptors, pipes
+//! - [`exec`]: what `execve` makes of a file and its arguments
 //! - [`firmware`]: what firmware and boot loaders tell: memory, CPUs
 //! - [`cpuset`]: sets of CPUs; [`tree`]: an intrusive ordered tree
 //! - [`timer_queue`]: timers in the order in which they expire
@@ -32,6 +33,7 @@ pub mod cpio;
 pub mod cpuset;
 pub mod epoch;
 pub mod errno;
+pub mod exec;
 pub mod firmware;
 pub mod frames;
 pub mod fs;
