@@ -6,7 +6,7 @@
 extern crate app as _;
 
 use orrery::boot::BootInfo;
-use orrery::{arch, init, mm, options, panic, sched, trace, watchdog};
+use orrery::{arch, init, mm, options, panic, process, sched, syscall, trace, watchdog};
 
 static HOOKS: arch::Hooks = arch::Hooks {
     interrupt: sched::interrupt::on_interrupt,
@@ -14,7 +14,10 @@ static HOOKS: arch::Hooks = arch::Hooks {
     lock_contended: trace::on_lock_contended,
     long_section: trace::on_long_section,
     fatal_exception: panic::on_exception,
-    page_fault: panic::on_page_fault,
+    page_fault: process::fault::on_kernel_page_fault,
+    user_page_fault: process::fault::on_user_page_fault,
+    user_exception: process::fault::on_user_exception,
+    return_to_user: process::return_to_user,
     stop: panic::on_stop,
 };
 
@@ -26,6 +29,7 @@ fn kernel_main(boot: &'static BootInfo) -> ! {
         arch::init_boot_cpu();
         mm::init(boot);
         arch::set_hooks(&HOOKS);
+        arch::syscall::set_handler(syscall::on_syscall);
         arch::init_platform(boot)
     };
     options::parse(boot.command_line());

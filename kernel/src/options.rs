@@ -27,6 +27,8 @@ pub struct Options {
     pub latency_threshold_us: u64,
     /// One above the largest PID in the root namespace.
     pub pid_limit: u32,
+    /// Whether parts of programs are put at random addresses.
+    pub randomise_addresses: bool,
     /// The workload and its parameters, `name,key=value,…`.
     pub workload: &'static str,
     /// Path of the program to run instead of a workload.
@@ -43,6 +45,7 @@ const DEFAULTS: Options = Options {
     trace_kib_per_cpu: 1024,
     latency_threshold_us: 1_000,
     pid_limit: PID_MAX_DEFAULT,
+    randomise_addresses: true,
     workload: "mixed",
     init: None,
     init_arguments: "",
@@ -166,6 +169,13 @@ fn apply(options: &mut Options, word: &'static str) -> Result<(), &'static str> 
             _ => return Err("idle=auto|poll|halt"),
         }),
         "seed" => SEED.store(number("seed=a decimal number")?, Ordering::Relaxed),
+        "aslr" => {
+            options.randomise_addresses = match value {
+                "on" => true,
+                "off" => false,
+                _ => return Err("aslr=on|off"),
+            };
+        }
         "workload" => options.workload = value,
         "init" => options.init = Some(value),
         // Linux's way to announce a device; the driver reads it itself.

@@ -43,12 +43,11 @@ pub fn on_exception(frame: &Frame) -> ! {
     die(Ending::Panic, None, Some(frame), format_args!("{name}, error code {error:#x}"))
 }
 
-/// [`crate::arch::Hooks::page_fault`]: kernel memory is always mapped, so none is resolved.
-pub fn on_page_fault(frame: &Frame, address: u64) -> bool {
+/// Leaves an event of a page fault in the kernel's own memory, which is a bug.
+pub fn note_page_fault(frame: &Frame, address: u64) {
     if !PANICKING.load(Ordering::Relaxed) {
         events::page_fault(address, frame.rip, frame.error_code as u32);
     }
-    false
 }
 
 /// [`crate::arch::Hooks::stop`]: another CPU panics. Leaves what this one did for the other to tell.

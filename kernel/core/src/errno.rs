@@ -76,6 +76,13 @@ impl Errno {
     pub const RESTART_BLOCK: Self = Self::new(516);
 }
 
+impl Errno {
+    /// Whether it is one of those.
+    pub const fn is_restart(self) -> bool {
+        self.0.get() >= 512
+    }
+}
+
 impl fmt::Debug for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {

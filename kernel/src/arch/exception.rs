@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{apic, hooks, vectors};
+use super::{apic, fpu, hooks, vectors};
 
 /// The interrupted registers, as the entry code leaves them on the stack.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +66,12 @@ impl Frame {
         .into_iter()
     }
 
+    /// Whether ring 3 was interrupted.
+    #[inline(always)]
+    pub fn is_from_ring_3(&self) -> bool {
+        self.cs & 3 != 0
+    }
+
     /// The exception's mnemonic and name (SDM vol. 3, table 6-1).
     pub fn name(&self) -> &'static str {
         match self.vector {
@@ -99,6 +105,9 @@ pub const PAGE_FAULT: u64 = 14;
 /// Vector of the double fault.
 pub const DOUBLE_FAULT: u64 = 8;
 const NMI: u64 = 2;
+const DEVICE_NOT_AVAILABLE: u64 = 7;
+/// What `vector` is in the frame of a system call. `error_code` is the call's number then.
+pub const SYSCALL: u64 = 256;
 
 /// Set when a CPU wants all others to stop for good.
 static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
@@ -114,8 +123,13 @@ pub fn unexpected_nmis() -> u64 {
     UNEXPECTED_NMIS.load(Ordering::Relaxed)
 }
 
-/// Called by the entry code, on the interrupted stack, interrupts off.
-pub(super) extern "C" fn on_ordinary(frame: &Frame) {
+/// Called by the entry code, on the interrupted stack or that of the interrupted program's task,
+/// interrupts off.
+pub(super) extern "C" fn on_ordinary(frame: &mut Frame) {
+    if frame.is_from_ring_3() {
+        on_ring_3(frame);
+        return (hooks().return_to_user)(frame);
+    }
     if let Ok(vector @ 32..) = u8::try_from(frame.vector) {
         return on_interrupt(vector);
     }
@@ -123,6 +137,20 @@ pub(super) extern "C" fn on_ordinary(frame: &Frame) {
         return;
     }
     (hooks().fatal_exception)(frame)
+}
+
+#[inline(always)]
+fn on_ring_3(frame: &mut Frame) {
+    match frame.vector {
+        PAGE_FAULT => {
+            let address = fault_address();
+            (hooks().user_page_fault)(frame, address);
+        }
+        vector @ 32..256 => on_interrupt(vector as u8),
+        // SAFETY: interrupts are off in a handler, and the running task is that of a program.
+        DEVICE_NOT_AVAILABLE => unsafe { fpu::on_first_use() },
+        _ => (hooks().user_exception)(frame),
+    }
 }
 
 #[inline(always)]

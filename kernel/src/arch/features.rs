@@ -1,6 +1,7 @@
 //! What the CPU can do, and which of it the kernel turns on. Every CPU makes the same choices.
 
 use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 
@@ -19,6 +20,9 @@ pub struct Features {
     /// Another program's CPU, by its own word.
     pub hypervisor: bool,
 }
+
+/// Whether SMAP is on: 1 or 0, for the entry code.
+pub(super) static HAS_SMAP: AtomicU8 = AtomicU8::new(0);
 
 /// Asks this CPU.
 pub fn detect() -> Features {
@@ -75,5 +79,12 @@ pub unsafe fn enable() -> Result<(), &'static str> {
         Cr0::write(cr0);
         Cr4::write(cr4);
     }
+    HAS_SMAP.store(features.smap.into(), Ordering::Relaxed);
+    super::fpu::init();
     Ok(())
+}
+
+/// CPUID leaf 1's EDX, which programs find as `AT_HWCAP`.
+pub fn hardware_word() -> u32 {
+    __cpuid(1).edx
 }

@@ -12,11 +12,18 @@ use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
+use super::irq::IrqOff;
 use super::percpu::{self, MAX_CPUS};
 use super::stacks::IST_STACKS;
 
 /// Selector of the kernel's code segment.
 pub const KERNEL_CODE: u16 = 0x08;
+/// Selector of the kernel's data segment. SYSCALL wants it to follow the code segment.
+pub const KERNEL_DATA: u16 = 0x10;
+/// Selector of ring 3's data segment, with its privilege level. SYSRET wants the code segment to follow.
+pub const USER_DATA: u16 = 0x18 | 3;
+/// Selector of ring 3's 64-bit code segment, with its privilege level.
+pub const USER_CODE: u16 = 0x20 | 3;
 
 /// Which interrupt stack an exception has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +73,11 @@ pub unsafe fn load(cpu: u32, ist_tops: [u64; IST_STACKS]) {
     }
     let code = gdt.append(Descriptor::kernel_code_segment());
     let data = gdt.append(Descriptor::kernel_data_segment());
+    let user_data = gdt.append(Descriptor::user_data_segment());
+    let user_code = gdt.append(Descriptor::user_code_segment());
     let tss = gdt.append(Descriptor::tss_segment(tss));
-    debug_assert_eq!(code.0, KERNEL_CODE);
+    debug_assert_eq!((code.0, data.0), (KERNEL_CODE, KERNEL_DATA));
+    debug_assert_eq!((user_data.0, user_code.0), (USER_DATA, USER_CODE));
     gdt.load();
     // SAFETY: the selectors are those of the table just loaded.
     unsafe {
@@ -76,5 +86,17 @@ pub unsafe fn load(cpu: u32, ist_tops: [u64; IST_STACKS]) {
         DS::set_reg(SegmentSelector::NULL);
         ES::set_reg(SegmentSelector::NULL);
         load_tss(tss);
+    }
+}
+
+/// Sets the stack on which this CPU takes interrupts and exceptions from ring 3.
+#[inline]
+pub fn set_kernel_stack(_irq: &IrqOff, top: u64) {
+    let cpu = percpu::cpu_id() as usize;
+    // SAFETY: this CPU's own entry, which nobody else changes, with interrupts off; the CPU itself reads
+    // the word when it leaves ring 3. The field is packed, so it is written through a raw pointer.
+    unsafe {
+        let table = &raw mut (*TABLES.0.get())[cpu].tss.privilege_stack_table;
+        table.cast::<u64>().write_unaligned(top);
     }
 }

@@ -16,6 +16,9 @@ pub(super) static HOOKS: Hooks = Hooks {
     long_section: |_, _, _| {},
     fatal_exception: report,
     page_fault: |_, _| false,
+    user_page_fault: |frame, _| report(frame),
+    user_exception: |frame| report(frame),
+    return_to_user: |_| {},
     stop: |_| super::cpu::halt_forever(),
 };
 

@@ -25,6 +25,8 @@ struct Gate {
 
 /// Present, privilege level 0, 64-bit interrupt gate.
 const INTERRUPT_GATE: u8 = 0x8E;
+/// The privilege level from which `int n` may use a gate: 3.
+const FROM_RING_3: u8 = 3 << 5;
 
 impl Gate {
     const MISSING: Self = Self {
@@ -74,6 +76,10 @@ pub unsafe fn init() {
             _ => None,
         };
         *gate = Gate::new(stubs + vector as u64 * STUB_BYTES, ist);
+        // `int3` and `into` are for programs, too.
+        if matches!(vector, 3 | 4) {
+            gate.attributes |= FROM_RING_3;
+        }
     }
 }
 

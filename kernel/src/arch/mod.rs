@@ -12,6 +12,7 @@ pub mod cpu;
 mod entry;
 pub mod exception;
 pub mod features;
+pub mod fpu;
 mod gdt;
 mod hooks_before_boot;
 mod idt;
@@ -22,9 +23,12 @@ mod pic;
 mod pit;
 pub mod smp;
 pub mod stacks;
+pub mod syscall;
 pub mod tlb;
 pub(crate) mod trampoline;
 pub mod tsc;
+pub mod uaccess;
+pub mod user;
 pub mod vectors;
 
 use core::fmt;
@@ -45,8 +49,16 @@ pub struct Hooks {
     pub long_section: fn(section: latency::Section, ticks: u64, site: u64),
     /// An exception that nothing has handled. Interrupts are off.
     pub fatal_exception: fn(&exception::Frame) -> !,
-    /// A page fault in kernel mode: `true` where it was resolved. Interrupts are off.
-    pub page_fault: fn(&exception::Frame, address: u64) -> bool,
+    /// A page fault in kernel mode: `true` where it was resolved, or the frame changed so that the
+    /// code goes on elsewhere. Interrupts are off.
+    pub page_fault: fn(&mut exception::Frame, address: u64) -> bool,
+    /// A page fault of a program. Interrupts are off, and may be on while it is handled.
+    pub user_page_fault: fn(&mut exception::Frame, address: u64),
+    /// Any other exception of a program. As `user_page_fault`.
+    pub user_exception: fn(&mut exception::Frame),
+    /// Ring 3 is about to go on after an interrupt or an exception. Interrupts are off, and must be
+    /// when it returns.
+    pub return_to_user: fn(&mut exception::Frame),
     /// Another CPU has panicked and stops this one (an NMI, possibly inside anything).
     pub stop: fn(&exception::Frame) -> !,
 }
@@ -82,6 +94,7 @@ pub unsafe fn init_boot_cpu() {
         percpu::install(0, cpu::initial_apic_id());
         idt::init();
         idt::load();
+        syscall::init();
     }
 }
 

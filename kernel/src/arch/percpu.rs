@@ -21,6 +21,8 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 
+use super::irq::IrqOff;
+
 /// Most CPUs the kernel drives. CPU sets are one `u64`.
 pub const MAX_CPUS: usize = 64;
 
@@ -42,7 +44,16 @@ pub struct CpuHead {
     owner: u32,
     /// What [`Slot`] names.
     slots: [*const (); Slot::COUNT],
+    /// Where the running task's kernel stack begins when it comes from ring 3.
+    kernel_stack: u64,
+    /// For the entry code, while it has no stack.
+    scratch: u64,
 }
+
+/// Offset of the word with the kernel stack's top, for the entry code.
+pub(super) const KERNEL_STACK: usize = offset_of!(CpuHead, kernel_stack);
+/// Offset of the entry code's own word.
+pub(super) const SCRATCH: usize = offset_of!(CpuHead, scratch);
 
 /// Per-CPU structures of the floors above that are reached so often that one `gs:`-relative load is
 /// worth a word in the head.
@@ -109,6 +120,8 @@ static HEADS: Heads = Heads(UnsafeCell::new(
             apic_id: 0,
             owner: 0,
             slots: [core::ptr::null(); Slot::COUNT],
+            kernel_stack: 0,
+            scratch: 0,
         }
     }; MAX_CPUS],
 ));
@@ -210,6 +223,16 @@ pub unsafe fn set_current(task: *mut ()) {
     unsafe {
         asm!("mov gs:[{at}], {task}", task = in(reg) task,
             at = const offset_of!(CpuHead, current), options(nostack, preserves_flags));
+    }
+}
+
+/// Sets where the kernel stack begins when this CPU comes from ring 3 by SYSCALL.
+#[inline(always)]
+pub(super) fn set_kernel_stack(_irq: &IrqOff, top: u64) {
+    // SAFETY: GS points at this CPU's head; only the entry code reads the word.
+    unsafe {
+        asm!("mov gs:[{at}], {top}", top = in(reg) top, at = const KERNEL_STACK,
+            options(nostack, preserves_flags));
     }
 }
 

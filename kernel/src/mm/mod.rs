@@ -2,7 +2,8 @@
 //!
 //! Bottom up: [`layout`] says where things are, [`address`] how to get from one kind of address to
 //! the other; `early` feeds `kernel_map`, which builds the page tables; then [`frames`] hands out
-//! physical memory, [`heap`] grows from it, and [`stack`] and [`map_mmio`] map it.
+//! physical memory, [`heap`] grows from it, and [`stack`] and [`map_mmio`] map it. [`user`] is the memory
+//! of programs.
 //!
 //! Lock order: stack pool → page tables → frames; heap → frames.
 
@@ -13,7 +14,9 @@ pub mod frames;
 pub mod heap;
 mod kernel_map;
 pub mod layout;
+pub mod space;
 pub mod stack;
+pub mod user;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

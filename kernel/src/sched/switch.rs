@@ -30,7 +30,8 @@ use super::task::{State, Task, current};
 use super::{balance, epoch, timer, wake};
 use crate::arch::context;
 use crate::arch::irq::{self, IrqOff};
-use crate::arch::{latency, percpu, tsc};
+use crate::arch::{latency, percpu, tsc, user};
+use crate::mm::space;
 use crate::sync::{lockdep, preempt};
 use crate::trace::events;
 use crate::trace::record::{self, Category};
@@ -160,10 +161,12 @@ pub(super) fn schedule(why: Switch) {
     }
     // SAFETY: the queue gave `next` to this CPU, alive.
     let next = unsafe { &*next };
-    // Asked here already, so that the fields are not even loaded when nobody wants them.
-    if record::is_enabled(Category::Sched) {
+    // One test for both, so that a switch between the kernel's own tasks pays for neither.
+    if record::any_enabled(Category::Sched as u32 | record::PROGRAMS_EXIST) {
         let seq = next.wake_seq.load(Ordering::Relaxed);
         events::sched_switch_at(&irq, now, next.pid(), prev_state.trace_number(), seq);
+        // SAFETY: this is the switch between the two.
+        unsafe { switch_programs(&irq, prev, next) };
     }
     this.switches.store(this.switches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     next.on_cpu.store(true, Ordering::Relaxed);
@@ -177,6 +180,25 @@ pub(super) fn schedule(why: Switch) {
         )
     };
     finish(suspended);
+}
+
+/// Exchanges what programs have in the CPU besides the kernel's registers. The kernel's own tasks run in
+/// whatever address space is loaded.
+///
+/// # Safety
+/// At the switch from `prev` to `next`.
+#[inline]
+unsafe fn switch_programs(irq: &IrqOff, prev: &Task, next: &Task) {
+    let (from, to) = (prev.program(), next.program());
+    if from.is_none() && to.is_none() {
+        return;
+    }
+    // SAFETY: by contract; contexts live as long as their tasks.
+    unsafe { user::switch(irq, from.map(|it| &it.context), to.map(|it| &it.context)) };
+    // SAFETY: the owner of the program part keeps the address space alive while it is set.
+    if let Some(space) = to.and_then(|it| unsafe { it.space.load(Ordering::Acquire).as_ref() }) {
+        space::switch_to(irq, space);
+    }
 }
 
 /// First thing on the stack of a resumed task: the task that was left has its registers saved.
@@ -225,9 +247,9 @@ pub(super) unsafe fn adopt_idle(cpu: u32, task: NonNull<Task>) {
 /// Makes a task that has not run ready to: its stack, and the reference that the scheduler keeps
 /// until the task is buried.
 pub fn prepare(task: &Arc<Task>) {
-    if let Some(stack) = task.stack() {
+    if let Some(stack_pointer) = task.initial_stack_pointer() {
         // SAFETY: the task has not run; its stack is its own, and nobody else has its context.
-        unsafe { (*task.context.get()).prepare(stack.top().as_u64(), begin_task, 0) };
+        unsafe { (*task.context.get()).prepare(stack_pointer, begin_task, 0) };
     }
     core::mem::forget(Arc::clone(task));
 }

@@ -19,10 +19,14 @@
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering,
+};
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
+use core::any::Any;
 
 use orrery_core::cpuset::CpuSet;
 use orrery_core::epoch::Callback;
@@ -33,7 +37,10 @@ use orrery_core::timer_queue::Timer;
 
 use super::wait::WaitQueue;
 use crate::arch::context::Context;
+use crate::arch::exception::Frame;
 use crate::arch::percpu;
+use crate::arch::user::UserContext;
+use crate::mm::space::Space;
 use crate::mm::stack::KernelStack;
 use crate::sync::SpinLock;
 
@@ -132,6 +139,24 @@ pub(crate) const EXITED: u8 = 1;
 /// Bit of a task's ends: nobody will join it.
 pub(crate) const HANDLE_GONE: u8 = 2;
 
+/// Bits of [`Task::interruptions`].
+pub mod interruption {
+    /// The task was asked to stop.
+    pub const STOP: u32 = 1 << 0;
+    /// A program's task has a signal to look at, or something else to do before it goes to ring 3.
+    pub const SIGNAL: u32 = 1 << 1;
+}
+
+/// What a program's task has, for the switch and for the floor of processes.
+pub struct ProgramPart {
+    /// What ring 3 has in the CPU.
+    pub context: UserContext,
+    /// The address space it runs in, which the owner of `thread` keeps alive; null once it has left it.
+    pub space: AtomicPtr<Space>,
+    /// The thread that the process floor knows.
+    pub thread: Arc<dyn Any + Send + Sync>,
+}
+
 /// What a task runs: a boxed closure, taken once.
 pub type Body = Box<dyn FnOnce() -> i32 + Send>;
 
@@ -169,10 +194,15 @@ pub struct Task {
     stack: Option<KernelStack>,
     pub(crate) body: SpinLock<Option<Body>>,
 
+    /// What a program's task has besides; the kernel's own have none.
+    program: Option<ProgramPart>,
+    /// Why the task should not sleep interruptibly, nor go to ring 3 before it has looked: see
+    /// [`interruption`].
+    pub(crate) interruptions: AtomicU32,
+
     // The life of the task, see `task`.
     pub(crate) exit_code: AtomicI32,
     pub(crate) exited: WaitQueue,
-    pub(crate) stop_requested: AtomicBool,
     /// [`EXITED`] and [`HANDLE_GONE`].
     pub(crate) ends: AtomicU8,
     /// PID of the task that asked for it, or of the one that inherited it.
@@ -214,6 +244,16 @@ pub struct TaskSpec {
 impl Task {
     /// A task that has not run. Its PID is set by [`Self::set_pid`] before anyone sees it.
     pub fn new(spec: TaskSpec, stack: Option<KernelStack>, body: Option<Body>) -> Self {
+        Self::with_program(spec, stack, body, None)
+    }
+
+    /// [`Self::new`] for a program's task. The context is that of `stack`.
+    pub fn with_program(
+        spec: TaskSpec,
+        stack: Option<KernelStack>,
+        body: Option<Body>,
+        program: Option<ProgramPart>,
+    ) -> Self {
         Self {
             pid: AtomicU32::new(0),
             wake_seq: AtomicU8::new(0),
@@ -230,9 +270,10 @@ impl Task {
             name: spec.name,
             stack,
             body: SpinLock::new("task body", body),
+            program,
+            interruptions: AtomicU32::new(0),
             exit_code: AtomicI32::new(0),
             exited: WaitQueue::new(),
-            stop_requested: AtomicBool::new(false),
             ends: AtomicU8::new(0),
             parent: AtomicU32::new(spec.parent),
             numbers: SpinLock::new("task numbers", None),
@@ -269,7 +310,35 @@ impl Task {
 
     /// Whether it was asked to stop.
     pub fn stop_requested(&self) -> bool {
-        self.stop_requested.load(Ordering::SeqCst)
+        self.interruptions.load(Ordering::SeqCst) & interruption::STOP != 0
+    }
+
+    /// Whether anything should end an interruptible sleep.
+    #[inline(always)]
+    pub fn is_interrupted(&self) -> bool {
+        self.interruptions.load(Ordering::SeqCst) != 0
+    }
+
+    /// [`Self::is_interrupted`], for a task that asks for itself with interrupts off: whoever sets a bit
+    /// interrupts it afterwards.
+    #[inline(always)]
+    pub fn is_interrupted_relaxed(&self) -> bool {
+        self.interruptions.load(Ordering::Relaxed) != 0
+    }
+
+    /// What a program's task has besides.
+    #[inline(always)]
+    pub fn program(&self) -> Option<&ProgramPart> {
+        self.program.as_ref()
+    }
+
+    /// The stack pointer that it begins with.
+    pub(super) fn initial_stack_pointer(&self) -> Option<u64> {
+        match &self.program {
+            // Below the place of the program's registers.
+            Some(program) => Some(program.context.kernel_stack() - size_of::<Frame>() as u64),
+            None => self.stack.as_ref().map(|stack| stack.top().as_u64()),
+        }
     }
 
     /// How it has been scheduled so far.

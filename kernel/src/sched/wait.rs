@@ -25,7 +25,7 @@ use crate::sync::SpinLock;
 /// Why a wait ended without its condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitError {
-    /// The task was asked to stop.
+    /// The task was asked to stop, or has a signal.
     Interrupted,
     /// The deadline came.
     TimedOut,
@@ -34,7 +34,7 @@ pub enum WaitError {
 /// How a task waits.
 #[derive(Clone, Copy, Debug)]
 pub struct WaitMode {
-    /// Whether a request to stop ends the wait.
+    /// Whether a request to stop, or a signal, ends the wait.
     pub sleep: Sleep,
     /// Whether [`WaitQueue::wake_one`] stops after waking this waiter.
     pub sharing: Sharing,
@@ -120,7 +120,7 @@ impl WaitQueue {
             if condition() {
                 break Ok(());
             }
-            if mode.sleep == Sleep::Interruptible && task.stop_requested() {
+            if mode.sleep == Sleep::Interruptible && task.is_interrupted() {
                 break Err(WaitError::Interrupted);
             }
             if mode.deadline_ticks.is_some_and(|deadline| tsc::now() >= deadline) {

@@ -59,6 +59,17 @@ pub fn interrupt(task: &Task) -> bool {
     wake_from(task, Sleep::Interruptible)
 }
 
+/// Makes a task that runs on another CPU go through the kernel soon.
+pub fn kick_if_running(task: &Task) {
+    percpu::preempt_disable();
+    let cpu = task.cpu();
+    if task.on_cpu.load(Ordering::SeqCst) && cpu != percpu::cpu_id() {
+        events::ipi_send(cpu as u8, 0);
+        apic::send_ipi(cpu, vectors::RESCHEDULE);
+    }
+    preempt::enable();
+}
+
 /// Makes a task that has never run runnable.
 pub fn wake_new(task: &Task) {
     if task.state.change(State::Sleeping(Sleep::Uninterruptible), State::Runnable) {

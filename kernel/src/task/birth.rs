@@ -14,7 +14,7 @@ use orrery_core::sched::Policy;
 use super::life::JoinHandle;
 use super::registry::{self, Namespace, Nesting};
 use crate::mm::stack::KernelStack;
-use crate::sched::task::{Body, Sleep, TaskSpec};
+use crate::sched::task::{Body, ProgramPart, Sleep, TaskSpec};
 use crate::sched::wait::{Sharing, WaitMode, WaitQueue};
 use crate::sched::{Task, current, switch, wake};
 use crate::sync::SpinLock;
@@ -144,11 +144,27 @@ pub fn make(
     namespace: &Namespace,
     body: Body,
 ) -> Result<Arc<Task>, SpawnError> {
+    make_with(spec, nesting, namespace, body, |_, _| None)
+}
+
+/// [`make`] for a program's task: `program` makes what it has besides, given the top of its stack and
+/// the namespace that it has its number in.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_with(
+    spec: TaskSpec,
+    nesting: Nesting,
+    namespace: &Namespace,
+    body: Body,
+    program: impl FnOnce(u64, &Namespace) -> Option<ProgramPart>,
+) -> Result<Arc<Task>, SpawnError> {
     let policy = spec.policy;
     let parent = spec.parent;
     let numbers = registry::reserve(nesting, namespace)?;
     let stack = KernelStack::new().map_err(|_| SpawnError::OutOfMemory)?;
-    let task = Arc::new(Task::new(spec, Some(stack), Some(body)));
+    let program = program(stack.top().as_u64(), &numbers.namespace());
+    let task = Arc::new(Task::with_program(spec, Some(stack), Some(body), program));
     numbers.publish(&task)?;
     switch::prepare(&task);
     events::task_new(task.pid(), parent);

@@ -14,7 +14,7 @@ use orrery_core::inbox::Inbox;
 use super::registry;
 use super::work::{self, Then, Work};
 use crate::arch::{cpu, percpu};
-use crate::sched::task::{EXITED, HANDLE_GONE};
+use crate::sched::task::{EXITED, HANDLE_GONE, interruption};
 use crate::sched::{State, Task, current, switch, wake};
 use crate::trace::events;
 
@@ -25,6 +25,12 @@ static REAP: Work = Work::new(reap);
 
 /// Ends the running task.
 pub fn exit(code: i32) -> ! {
+    exit_after(code, || {})
+}
+
+/// Ends the running task; `last` is the last thing it does. Nothing preempts the task from there on, so
+/// that those whom `last` wakes find it gone.
+pub fn exit_after(code: i32, last: impl FnOnce()) -> ! {
     let task = current();
     registry::orphan(task);
     task.exit_code.store(code, Ordering::Relaxed);
@@ -32,6 +38,7 @@ pub fn exit(code: i32) -> ! {
     // From here to the switch the task must not be preempted: whoever buries it waits, spinning,
     // for it to be off its CPU.
     percpu::preempt_disable();
+    last();
     let before = task.ends.fetch_or(EXITED, Ordering::AcqRel);
     if before & HANDLE_GONE != 0 {
         // SAFETY: a running task is in no inbox; `reap` keeps it until it is off its CPU.
@@ -76,6 +83,16 @@ impl JoinHandle {
         Self { task: ManuallyDrop::new(task) }
     }
 
+    /// The handle of a task that has none yet.
+    pub fn of_new(task: &Arc<Task>) -> Self {
+        Self::new(task.clone())
+    }
+
+    /// Says of a task that has no handle that nobody will join it.
+    pub fn detached(task: &Arc<Task>) {
+        drop(Self::new(task.clone()));
+    }
+
     /// The task.
     pub fn task(&self) -> &Arc<Task> {
         &self.task
@@ -105,7 +122,7 @@ impl JoinHandle {
 
 /// Asks a task to stop, and ends its interruptible sleep.
 pub(super) fn request_stop(task: &Task) {
-    task.stop_requested.store(true, Ordering::SeqCst);
+    task.interruptions.fetch_or(interruption::STOP, Ordering::SeqCst);
     wake::interrupt(task);
 }
 

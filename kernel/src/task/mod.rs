@@ -44,10 +44,19 @@ pub fn trace_all() {
 
 /// Tells the trace what a task is.
 pub fn trace_attributes(task: &Task, policy: Policy) {
+    trace_named(task, policy, task.name());
+}
+
+/// Tells the trace that a task has another name.
+pub fn trace_attributes_as(task: &Task, name: &str) {
+    trace_named(task, task.policy(), name);
+}
+
+fn trace_named(task: &Task, policy: Policy, name: &str) {
     let (class, priority, nice) = match policy {
         Policy::Fifo(priority) => (0, priority.get(), Nice::default()),
         Policy::RoundRobin(priority) => (1, priority.get(), Nice::default()),
         Policy::Fair(nice) => (2, 0, nice),
     };
-    events::task_attr(task.pid(), class, priority, nice.get(), task.allowed().bits(), task.name());
+    events::task_attr(task.pid(), class, priority, nice.get(), task.allowed().bits(), name);
 }

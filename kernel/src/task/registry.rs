@@ -203,6 +203,12 @@ pub(super) fn reserve(nesting: Nesting, of: &Namespace) -> Result<Reserved, PidE
 }
 
 impl Reserved {
+    /// The namespace of the innermost number.
+    pub(super) fn namespace(&self) -> Namespace {
+        let numbers = self.0.as_ref().expect("numbers that are not published");
+        Namespace(numbers.namespace().clone())
+    }
+
     /// Gives the numbers to `task` and lets everybody find it.
     ///
     /// # Errors

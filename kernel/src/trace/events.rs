@@ -136,6 +136,22 @@ events! {
     Lock "lock": lock_contended / lock_contended_at { lock: u64, ticks: u32, owner: u8 }
     /// A page fault at `ip` on `address`, with the CPU's error code.
     Fault "fault": page_fault / page_fault_at { address: u64, ip: u64, code: u32 }
+    /// A program calls `number`, with these first arguments.
+    Syscall "syscall": syscall_enter / syscall_enter_at { number: u32, first: u64, second: u64, third: u64 }
+    /// The call is done: a value, or a negative error number.
+    Syscall "syscall": syscall_exit / syscall_exit_at { number: u32, result: i64 }
+    /// A program calls a number that the kernel does not have.
+    Process "process": syscall_unknown / syscall_unknown_at { number: u32 }
+    /// The running thread has made thread or process `child`, with these `CLONE_` flags.
+    Process "process": process_fork / process_fork_at { child: u32, flags: u32 }
+    /// The process `pid` begins another program.
+    Process "process": process_exec / process_exec_at { pid: u32, name: str }
+    /// The process `pid` has ended, with this status word of wait4(2).
+    Process "process": process_exit / process_exit_at { pid: u32, status: u32 }
+    /// The zombie `pid` is gone.
+    Process "process": process_reap / process_reap_at { pid: u32 }
+    /// The process of thread `pid` is killed because memory has run out.
+    Process "process": oom_kill / oom_kill_at { pid: u32 }
     /// An application marks a moment.
     Mark "mark": mark / mark_at { value: u64, text: str }
     /// A line of the kernel's log, as the defmt frame that `defmt-decoder` reads.

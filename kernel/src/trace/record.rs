@@ -38,12 +38,23 @@ pub enum Category {
     Mark = 1 << 9,
     Log = 1 << 10,
     Wake = 1 << 11,
+    Syscall = 1 << 12,
+    Process = 1 << 13,
+    Signal = 1 << 14,
+    Memory = 1 << 15,
 }
 
+/// Not a category: programs exist. In the same word, so that the switch of tasks asks one question.
+pub const PROGRAMS_EXIST: u32 = 1 << 31;
+
 /// Every category with its name on the command line.
-pub const CATEGORIES: [(&str, Category); 12] = [
+pub const CATEGORIES: [(&str, Category); 16] = [
     ("sched", Category::Sched),
     ("wake", Category::Wake),
+    ("syscall", Category::Syscall),
+    ("process", Category::Process),
+    ("signal", Category::Signal),
+    ("memory", Category::Memory),
     ("irq", Category::Irq),
     ("work", Category::Work),
     ("timer", Category::Timer),
@@ -62,14 +73,27 @@ pub fn is_enabled(category: Category) -> bool {
     ENABLED.load(Ordering::Relaxed) & category as u32 != 0
 }
 
+/// Whether any of these bits is set.
+#[inline(always)]
+pub fn any_enabled(bits: u32) -> bool {
+    ENABLED.load(Ordering::Relaxed) & bits != 0
+}
+
 /// Replaces the set of categories that are on.
 pub fn set_enabled(mask: u32) {
-    ENABLED.store(mask, Ordering::Relaxed);
+    let _ = ENABLED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+        Some(mask & !PROGRAMS_EXIST | before & PROGRAMS_EXIST)
+    });
 }
 
 /// The set of categories that are on.
 pub fn enabled() -> u32 {
-    ENABLED.load(Ordering::Relaxed)
+    ENABLED.load(Ordering::Relaxed) & !PROGRAMS_EXIST
+}
+
+/// From here on programs may exist.
+pub fn programs_exist() {
+    ENABLED.fetch_or(PROGRAMS_EXIST, Ordering::SeqCst);
 }
 
 /// The categories that a `trace=` value names: `all`, `off`, or a list in which `-name` takes a

@@ -1,0 +1,354 @@
+//! `fork` and its kin: a new thread, or a new process, made of the running one.
+//!
+//! What is shared and what is copied is decided flag by flag (clone(2)). A copied address space costs the
+//! same whatever it holds ([`Space::fork`]).
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use linux_raw_sys::general as abi;
+use orrery_core::errno::Errno;
+
+use super::group::{Process, State};
+use super::limits::INFINITY;
+use super::thread::{self, Thread, VforkDone, program_part};
+use super::{current, signal, tree};
+use crate::arch::exception::Frame;
+use crate::arch::irq;
+use crate::arch::user::{self, WINDOW_END};
+use crate::fs::{Files, FsContext};
+use crate::mm::space::Space;
+use crate::sched::task::{ProgramPart, TaskSpec};
+use crate::sched::{self, Task, wake};
+use crate::sync::SpinLock;
+use crate::task::{JoinHandle, Nesting, SpawnError, birth};
+use crate::trace::events;
+
+/// What clone3(2) is given, and the others in its terms.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request {
+    /// `CLONE_` flags.
+    pub flags: u64,
+    /// Where to put a pidfd.
+    pub pidfd: u64,
+    /// Where the child finds its number.
+    pub child_tid: u64,
+    /// Where the parent finds the child's number.
+    pub parent_tid: u64,
+    /// The signal that tells of the child's end; 0 for none.
+    pub exit_signal: u64,
+    /// The child's stack pointer; 0 for the parent's.
+    pub stack_pointer: u64,
+    /// The child's thread-local storage.
+    pub tls: u64,
+}
+
+const fn flag(bit: u32) -> u64 {
+    bit as u64
+}
+
+const VM: u64 = flag(abi::CLONE_VM);
+const THREAD: u64 = flag(abi::CLONE_THREAD);
+const SIGHAND: u64 = flag(abi::CLONE_SIGHAND);
+const NEWPID: u64 = flag(abi::CLONE_NEWPID);
+const VFORK: u64 = flag(abi::CLONE_VFORK);
+const PIDFD: u64 = flag(abi::CLONE_PIDFD);
+const PARENT: u64 = flag(abi::CLONE_PARENT);
+const CLEAR_SIGHAND: u64 = abi::CLONE_CLEAR_SIGHAND;
+const FS: u64 = flag(abi::CLONE_FS);
+const FILES: u64 = flag(abi::CLONE_FILES);
+const SETTLS: u64 = flag(abi::CLONE_SETTLS);
+const PARENT_SETTID: u64 = flag(abi::CLONE_PARENT_SETTID);
+const CHILD_SETTID: u64 = flag(abi::CLONE_CHILD_SETTID);
+const CHILD_CLEARTID: u64 = flag(abi::CLONE_CHILD_CLEARTID);
+/// Accepted, and without a meaning here: semaphore undo lists, I/O contexts, and what clone(2) ignores.
+const WITHOUT_MEANING: u64 =
+    flag(abi::CLONE_SYSVSEM) | flag(abi::CLONE_IO) | flag(abi::CLONE_DETACHED);
+const SUPPORTED: u64 = VM
+    | THREAD
+    | SIGHAND
+    | NEWPID
+    | VFORK
+    | PIDFD
+    | PARENT
+    | CLEAR_SIGHAND
+    | FS
+    | FILES
+    | SETTLS
+    | PARENT_SETTID
+    | CHILD_SETTID
+    | CHILD_CLEARTID
+    | WITHOUT_MEANING;
+
+impl Request {
+    fn has(&self, flags: u64) -> bool {
+        self.flags & flags == flags
+    }
+
+    /// What clone(2) lists under EINVAL.
+    fn check(&self) -> Result<(), Errno> {
+        let contradicts = self.flags & !SUPPORTED != 0
+            || self.has(SIGHAND) && !self.has(VM)
+            || self.has(THREAD) && !self.has(SIGHAND)
+            || self.has(THREAD) && self.flags & (NEWPID | PIDFD) != 0
+            || self.has(PARENT) && self.has(NEWPID)
+            || self.has(SIGHAND) && self.has(CLEAR_SIGHAND)
+            || self.has(PIDFD) && self.has(flag(abi::CLONE_DETACHED))
+            || self.exit_signal > 64
+            || self.stack_pointer > WINDOW_END;
+        if contradicts {
+            return Err(Errno::EINVAL);
+        }
+        if self.has(SETTLS) && self.tls >= WINDOW_END {
+            return Err(Errno::EPERM);
+        }
+        // The first of a namespace cannot make siblings: they would be outside of it.
+        if self.has(PARENT) && current().process.family.get(&tree::lock()).tgid == 1 {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+}
+
+impl From<SpawnError> for Errno {
+    fn from(why: SpawnError) -> Self {
+        match why {
+            SpawnError::OutOfMemory | SpawnError::NamespaceEnded => Self::ENOMEM,
+            SpawnError::PidsExhausted | SpawnError::NoCpu => Self::EAGAIN,
+            SpawnError::NamespaceTooDeep => Self::ENOSPC,
+        }
+    }
+}
+
+/// Makes a thread or a process that goes on where the running thread is, with these registers but
+/// for RAX, which is 0. Returns its number.
+///
+/// # Errors
+/// `EINVAL` for flags that contradict each other or that the kernel does not have; `EAGAIN` for a limit;
+/// `ENOMEM`; `EFAULT`, `EMFILE` where no pidfd can be given.
+pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
+    request.check()?;
+    let parent = current();
+    if !request.has(THREAD) {
+        check_process_limit(parent)?;
+    }
+    let space = parent.space();
+    let space = if request.has(VM) { space } else { space.fork()? };
+    let vfork = request.has(VFORK).then(|| Arc::new(VforkDone::default()));
+    let task = make_task(request, parent, frame, space, vfork.clone())?;
+    let thread = thread::thread_of(&task).expect("the task of a thread");
+    let number = task.pid_in(&parent.process.namespace).unwrap_or(0);
+    if request.has(PIDFD)
+        && let Err(why) = give_pidfd(parent, &thread.process, request.pidfd)
+    {
+        // It goes before it has begun, and nobody hears of it.
+        thread.is_doomed.store(true, Ordering::SeqCst);
+        join_family(request, parent, &task, Kinship::None);
+        wake::wake_new(&task);
+        return Err(why);
+    }
+    join_family(request, parent, &task, Kinship::Child);
+    if request.has(PARENT_SETTID) {
+        // As on Linux, a bad address is the caller's own loss.
+        let _ = crate::mm::user::write(request.parent_tid, &number);
+    }
+    if vfork.is_none() {
+        events::process_fork(task.pid(), request.flags as u32);
+    }
+    wake::wake_new(&task);
+    drop(task);
+    if let Some(vfork) = vfork {
+        vfork.wait();
+    }
+    Ok(number.into())
+}
+
+/// `RLIMIT_NPROC` holds for root as well: there is no other user.
+fn check_process_limit(parent: &Thread) -> Result<(), Errno> {
+    let limit = parent.process.limits.lock().soft(abi::RLIMIT_NPROC);
+    let is_reached = limit != INFINITY && crate::task::registry::count() as u64 >= limit;
+    if is_reached { Err(Errno::EAGAIN) } else { Ok(()) }
+}
+
+fn give_pidfd(parent: &Thread, process: &Arc<Process>, at: u64) -> Result<(), Errno> {
+    let fd = crate::fs::pidfd::open(&parent.files(), process)?;
+    crate::mm::user::write(at, &fd).inspect_err(|_| {
+        let _ = parent.files().close(fd);
+    })
+}
+
+fn make_task(
+    request: &Request,
+    parent: &Thread,
+    frame: &Frame,
+    space: Arc<Space>,
+    vfork_done: Option<Arc<VforkDone>>,
+) -> Result<Arc<Task>, Errno> {
+    let me = sched::current();
+    let comm = *parent.comm.lock();
+    let spec = TaskSpec {
+        name: String::from(comm.as_str()),
+        policy: me.policy(),
+        allowed: me.allowed(),
+        parent: me.pid(),
+    };
+    let nesting = if request.has(NEWPID) { Nesting::New } else { Nesting::Inherit };
+    let body = Box::new(begin);
+    let files = share_files(request, parent)?;
+    let fs = share_fs(request, parent);
+    let task = birth::make_with(
+        spec,
+        nesting,
+        &parent.process.namespace,
+        body,
+        |stack_top, namespace| {
+            let process = if request.has(THREAD) {
+                parent.process.clone()
+            } else {
+                let shares = request.has(SIGHAND);
+                let signals = signal::ProcessSignals::for_child(
+                    &parent.process,
+                    shares,
+                    request.has(CLEAR_SIGHAND),
+                );
+                let limits = *parent.process.limits.lock();
+                let process = Process::new(namespace.clone(), signals, limits);
+                *process.executable.lock() = parent.process.executable.lock().clone();
+                Arc::new(process)
+            };
+            let thread = Arc::new(Thread {
+                process,
+                tid: AtomicU64::new(0),
+                signals: signal::ThreadSignals::for_child(
+                    parent,
+                    request.has(VM) && !request.has(VFORK),
+                ),
+                space: SpinLock::new("thread's address space", Some(space)),
+                files: SpinLock::new("thread's files", Some(files)),
+                fs: SpinLock::new("thread's directory", Some(fs)),
+                clear_child_tid: AtomicU64::new(clear_child_tid(request)),
+                robust_list: AtomicU64::new(0),
+                comm: SpinLock::new("thread's name", comm),
+                is_doomed: AtomicBool::new(false),
+                vfork_done: SpinLock::new("vfork", vfork_done),
+                set_child_tid: AtomicU64::new(if request.has(CHILD_SETTID) {
+                    request.child_tid
+                } else {
+                    0
+                }),
+            });
+            // SAFETY: the stack is the task's, and stays as long.
+            let part = unsafe { program_part(thread, stack_top) };
+            fill_context(&part, request, frame);
+            Some(part)
+        },
+    )?;
+    if let Some(thread) = thread::thread_of(&task) {
+        let tid = task.pid_in(&thread.process.namespace).unwrap_or(0);
+        thread.tid.store(tid.into(), Ordering::Relaxed);
+    }
+    Ok(task)
+}
+
+fn clear_child_tid(request: &Request) -> u64 {
+    if request.has(CHILD_CLEARTID) { request.child_tid } else { 0 }
+}
+
+fn share_files(request: &Request, parent: &Thread) -> Result<Arc<Files>, Errno> {
+    let files = parent.files();
+    if request.has(FILES) { Ok(files) } else { files.copy() }
+}
+
+fn share_fs(request: &Request, parent: &Thread) -> Arc<FsContext> {
+    let fs = parent.fs();
+    if request.has(FS) { fs } else { fs.copy() }
+}
+
+/// Registers of the child: the parent's, with what the request says.
+fn fill_context(part: &ProgramPart, request: &Request, frame: &Frame) {
+    let mine = thread::context();
+    let fs_base = if request.has(SETTLS) { request.tls } else { mine.fs_base() };
+    part.context.set_bases(fs_base, mine.gs_base());
+    part.context.fpu.copy_from(&mine.fpu);
+    // SAFETY: the child does not run yet, and nobody else knows its frame.
+    let child = unsafe { part.context.frame() };
+    *child = *frame;
+    child.rax = 0;
+    if request.stack_pointer != 0 {
+        child.rsp = request.stack_pointer;
+    }
+}
+
+/// Whether a new process has a parent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kinship {
+    Child,
+    None,
+}
+
+/// Makes a new thread known to its process, and a new process to its parent.
+fn join_family(request: &Request, parent: &Thread, task: &Arc<Task>, kinship: Kinship) {
+    let thread = thread::thread_of(task).expect("the task of a thread");
+    let process = &thread.process;
+    let mut tree = tree::lock();
+    if request.has(THREAD) {
+        let family = process.family.get_mut(&mut tree);
+        family.threads.push(task.clone());
+        let is_ending = family.state != State::Running || process.handover.lock().is_some();
+        if is_ending {
+            thread.is_doomed.store(true, Ordering::SeqCst);
+        }
+        drop(tree);
+        JoinHandle::detached(task);
+    } else {
+        let (group, session) = {
+            let family = parent.process.family.get(&tree);
+            (family.group, family.session)
+        };
+        let real_parent = if request.has(PARENT) {
+            parent.process.parent(&tree)
+        } else {
+            Some(parent.process.clone())
+        };
+        let family = process.family.get_mut(&mut tree);
+        family.pid = task.pid();
+        family.tgid = thread.tid();
+        (family.group, family.session) = (group, session);
+        family.exit_signal = request.exit_signal as u8;
+        family.threads.push(task.clone());
+        family.leader = Some(JoinHandle::of_new(task));
+        if kinship == Kinship::Child
+            && let Some(real_parent) = real_parent
+        {
+            family.parent = Some(Arc::downgrade(&real_parent));
+            real_parent.family.get_mut(&mut tree).children.insert(task.pid(), process.clone());
+        }
+    }
+    if thread.is_doomed() {
+        thread::interrupt(task);
+    }
+}
+
+/// Where a new thread begins, on its own kernel stack and in its own address space.
+fn begin() -> i32 {
+    let thread = current();
+    let at = thread.set_child_tid.load(Ordering::Relaxed);
+    if at != 0 {
+        // A bad address is the program's own loss, as on Linux.
+        let _ = crate::mm::user::write(at, &thread.tid());
+    }
+    enter()
+}
+
+/// Goes to ring 3 with the registers in the running thread's frame.
+pub(super) fn enter() -> ! {
+    let context = thread::context();
+    irq::disable();
+    // SAFETY: this task's own frame, to which it has no other reference.
+    super::return_to_user(unsafe { context.frame() });
+    // SAFETY: the task is the context's; frames are made by `initial_frame`, or copied from a program that
+    // is in the kernel; interrupts are off.
+    unsafe { user::leave(context) }
+}

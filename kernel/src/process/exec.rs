@@ -1,0 +1,311 @@
+//! `execve`: the running process becomes another program.
+//!
+//! Everything that can fail is done first, beside the old program: the file is read and planned, the new
+//! address space is made. Then the other threads are doomed, and once the process has one thread left, it
+//! takes the new address space and begins. What fails after that ends the process.
+//!
+//! The process's number is its leader's. Where another thread calls `execve`, the leader takes the
+//! new program over ([`Handover`]) and the caller goes like the rest.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use linux_raw_sys::general as abi;
+use orrery_core::errno::Errno;
+use orrery_core::exec::elf::{HEADER_BYTES, Header, Plan, Segment};
+use orrery_core::exec::stack::{self, Facts, Stack};
+
+use super::group::State;
+use super::thread::{self, Comm, Thread};
+use super::wait::Status;
+use super::{clone, current, exit, signal, tree};
+use crate::arch::{features, user};
+use crate::fs::{Executable, Files, FsContext};
+use crate::mm::space::{Backing, MapRequest, Placement, Protection, Space};
+use crate::sched;
+use crate::trace::events;
+use crate::{mm, options, time};
+
+/// Where static position-independent programs are put.
+const RELOCATED_BASE: u64 = 0x5555_5555_4000;
+/// The end of the stack.
+const STACK_TOP: u64 = user::WINDOW_END - 4096;
+/// Bytes of the stack that are mapped at once; it grows from there.
+const STACK_BYTES: u64 = 132 << 10;
+/// Pages by which the parts of a program are moved at random.
+const RANDOM_PAGES: u64 = 1 << 20;
+/// Interpreters of interpreters that are followed.
+const MAX_INTERPRETERS: usize = 4;
+/// Bytes of a script's first line that count.
+const SCRIPT_LINE_BYTES: usize = 256;
+const PAGE: u64 = 4096;
+
+/// The interpreter of a script, and its argument.
+type Interpreter = (Vec<u8>, Option<Vec<u8>>);
+
+/// A program that is ready to begin.
+struct Image {
+    space: Arc<Space>,
+    entry: u64,
+    stack: Stack,
+    /// Bytes to be zeroed: the rest of the last page that a segment has in the file.
+    tails: Vec<(u64, usize)>,
+    comm: Comm,
+    path: Arc<[u8]>,
+}
+
+/// A program that goes on in the leader's task, with what the thread that asked for it had.
+pub struct Handover {
+    image: Image,
+    files: Arc<Files>,
+    fs: Arc<FsContext>,
+    signals: signal::Carried,
+}
+
+/// Replaces the running process's program. Returns only on failure.
+///
+/// # Errors
+/// Those of execve(2): of the path; `EACCES`, `ENOEXEC`, `E2BIG`, `ENOMEM`, `ELOOP`.
+pub fn execve(
+    file: Executable,
+    arguments: Vec<Vec<u8>>,
+    environment: &[Vec<u8>],
+) -> Result<core::convert::Infallible, Errno> {
+    let thread = current();
+    let image = prepare(thread, file, arguments, environment)?;
+    let process = &thread.process;
+    let me = sched::current();
+    let am_leader = {
+        let mut tree = tree::lock();
+        let family = process.family.get_mut(&mut tree);
+        if family.state != State::Running || thread.is_doomed() {
+            // Somebody was faster; this thread goes at its return.
+            return Err(Errno::RESTART_SYS);
+        }
+        let leader = family.leader.as_ref().map(|leader| leader.task().clone());
+        let am_leader = leader.as_ref().is_some_and(|leader| core::ptr::eq(&**leader, me));
+        if !am_leader {
+            *process.handover.lock() = Some(Box::new(Handover {
+                image,
+                files: thread.files(),
+                fs: thread.fs(),
+                signals: signal::carry(thread),
+            }));
+            let is_leader = |task: &sched::Task| {
+                leader.as_ref().is_some_and(|leader| core::ptr::eq(&**leader, task))
+            };
+            thread::doom(process, &tree, is_leader);
+            if let Some(leader) = &leader {
+                thread::interrupt(leader);
+            }
+            process.threads_changed.wake_all();
+            drop(tree);
+            exit::exit_thread();
+        }
+        thread::doom(process, &tree, |task| core::ptr::eq(task, me));
+        am_leader
+    };
+    debug_assert!(am_leader);
+    exit::wait_until_alone(process);
+    begin(thread, image)
+}
+
+/// Goes on with a program that another thread has handed over, if there is one. By the leader.
+pub(super) fn adopt_handover() {
+    let thread = current();
+    let process = &thread.process;
+    let is_running = process.family.get(&tree::lock()).state == State::Running;
+    let Some(handover) = process.handover.lock().take().filter(|_| is_running) else { return };
+    exit::wait_until_alone(process);
+    let Handover { image, files, fs, signals } = *handover;
+    *thread.files.lock() = Some(files);
+    *thread.fs.lock() = Some(fs);
+    signal::adopt(thread, signals);
+    begin(thread, image)
+}
+
+/// Takes the new program over. The running thread is alone in its process.
+fn begin(thread: &Thread, image: Image) -> ! {
+    let Image { space, entry, stack, tails, comm, path } = image;
+    let old = thread.replace_space(Some(space));
+    drop(old);
+    if let Some(done) = thread.vfork_done.lock().take() {
+        done.tell();
+    }
+    let context = thread::context();
+    context.fpu.reset();
+    context.set_bases(0, 0);
+    thread.clear_child_tid.store(0, Ordering::Relaxed);
+    thread.robust_list.store(0, Ordering::Relaxed);
+    *thread.comm.lock() = comm;
+    let process = &thread.process;
+    *process.executable.lock() = path;
+    process.has_execed.store(true, Ordering::Relaxed);
+    signal::on_exec(thread);
+    let files = thread.files().close_on_exec();
+    *thread.files.lock() = Some(files);
+    let is_written = tails.iter().all(|&(at, len)| mm::user::zero(at, len).is_ok())
+        && mm::user::write_bytes(stack.pointer, &stack.bytes).is_ok();
+    if !is_written {
+        // Memory has run out since.
+        exit::exit_group(Status::signalled(abi::SIGKILL));
+    }
+    let task = sched::current();
+    events::process_exec(task.pid(), comm.as_str());
+    crate::task::trace_attributes_as(task, comm.as_str());
+    // SAFETY: this task's own frame, to which it has no other reference.
+    unsafe { *context.frame() = user::initial_frame(entry, stack.pointer) };
+    drop((tails, stack));
+    clone::enter()
+}
+
+/// Reads the file and makes the address space.
+fn prepare(
+    thread: &Thread,
+    mut file: Executable,
+    mut arguments: Vec<Vec<u8>>,
+    environment: &[Vec<u8>],
+) -> Result<Image, Errno> {
+    let path: Arc<[u8]> = Arc::from(file.path());
+    let comm = Comm::new(path.rsplit(|&byte| byte == b'/').next().unwrap_or(&path));
+    let mut interpreters = 0;
+    while let Some((interpreter, argument)) = script_line(&file)? {
+        interpreters += 1;
+        if interpreters > MAX_INTERPRETERS {
+            return Err(Errno::ELOOP);
+        }
+        let script = file.path().to_vec();
+        let rest = arguments.into_iter().skip(1);
+        arguments =
+            [interpreter.clone()].into_iter().chain(argument).chain([script]).chain(rest).collect();
+        file = Executable::open(&thread.fs(), &interpreter)?;
+    }
+    let file_bytes = file.len_bytes();
+    let mut start = [0; HEADER_BYTES];
+    let have = file.read_at(0, &mut start)?;
+    let refused = |why| {
+        // The number says little; the log says why.
+        crate::println!("orrery: {}: {why}", alloc::string::String::from_utf8_lossy(&path));
+        Errno::ENOEXEC
+    };
+    let header = Header::parse(&start[..have], file_bytes).map_err(refused)?;
+    let mut headers = Vec::new();
+    headers.try_reserve_exact(header.headers_bytes()).map_err(|_| Errno::ENOMEM)?;
+    headers.resize(header.headers_bytes(), 0);
+    file.read_at(header.headers_offset, &mut headers)?;
+    let plan = header.plan(&headers, file_bytes).map_err(refused)?;
+    map(thread, &file, &plan, &arguments, environment, comm, path)
+}
+
+/// The interpreter of a script and the one argument that its line may have; `None` if it is no script.
+fn script_line(file: &Executable) -> Result<Option<Interpreter>, Errno> {
+    let mut start = [0; SCRIPT_LINE_BYTES];
+    let have = file.read_at(0, &mut start)?;
+    let Some(line) = start[..have].strip_prefix(b"#!") else { return Ok(None) };
+    let line = line.split(|&byte| byte == b'\n').next().unwrap_or(line).trim_ascii();
+    let mut words = line.splitn(2, |byte| byte.is_ascii_whitespace());
+    let interpreter = words.next().filter(|word| !word.is_empty()).ok_or(Errno::ENOEXEC)?;
+    let argument = words.next().map(|rest| rest.trim_ascii().to_vec());
+    Ok(Some((interpreter.to_vec(), argument)))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn map(
+    thread: &Thread,
+    file: &Executable,
+    plan: &Plan,
+    arguments: &[Vec<u8>],
+    environment: &[Vec<u8>],
+    comm: Comm,
+    path: Arc<[u8]>,
+) -> Result<Image, Errno> {
+    let limits = *thread.process.limits.lock();
+    let space = Space::new()?;
+    space.set_limits(limits.soft(abi::RLIMIT_AS), limits.soft(abi::RLIMIT_STACK));
+    let span = plan.span().ok_or(Errno::ENOEXEC)?;
+    let base = match plan.is_relocatable {
+        true => RELOCATED_BASE + random_pages() * PAGE - span.start,
+        false => 0,
+    };
+    let mut tails = Vec::new();
+    for segment in &plan.segments {
+        map_segment(&space, file, segment, base, &mut tails)?;
+    }
+    space.begin_break(base + span.end + random_pages() % (RANDOM_PAGES >> 8) * PAGE);
+    let vdso = time::vdso::map(&space)?;
+    let top = STACK_TOP - random_pages() * PAGE;
+    space.map(&MapRequest {
+        hint: top - STACK_BYTES,
+        len_bytes: STACK_BYTES,
+        protection: Protection::READ_WRITE,
+        placement: Placement::FixedNoReplace,
+        backing: Backing::Anonymous,
+        grows_down: true,
+    })?;
+    space.move_map_base(random_pages() * PAGE);
+    let facts = Facts {
+        headers_address: plan.headers_address.map_or(0, |at| base + at),
+        headers_count: plan.headers_count.into(),
+        entry: base + plan.entry,
+        vdso,
+        hardware: features::hardware_word().into(),
+        random: random_bytes(),
+    };
+    // A few words below the top, so that a program that looks above its strings finds its own stack.
+    let stack =
+        stack::build(top - 16, arguments, environment, &path, &facts).ok_or(Errno::E2BIG)?;
+    Ok(Image { space, entry: base + plan.entry, stack, tails, comm, path })
+}
+
+/// Maps a segment: what is in the file from there, the rest as memory of its own.
+fn map_segment(
+    space: &Space,
+    file: &Executable,
+    segment: &Segment,
+    base: u64,
+    tails: &mut Vec<(u64, usize)>,
+) -> Result<(), Errno> {
+    let protection =
+        Protection { read: true, write: segment.is_writable, execute: segment.is_executable };
+    let pages = segment.pages();
+    let start = segment.address;
+    let file_end = start + segment.file_bytes;
+    let file_pages_end =
+        if segment.file_bytes == 0 { pages.start } else { file_end.next_multiple_of(PAGE) };
+    let request = |start: u64, end: u64, backing| MapRequest {
+        hint: base + start,
+        len_bytes: end - start,
+        protection,
+        placement: Placement::FixedNoReplace,
+        backing,
+        grows_down: false,
+    };
+    if file_pages_end > pages.start {
+        let offset = segment.file_offset / PAGE * PAGE;
+        let backing = Backing::Private(file.page_source(), offset);
+        space.map(&request(pages.start, file_pages_end, backing))?;
+    }
+    if pages.end > file_pages_end {
+        space.map(&request(file_pages_end, pages.end, Backing::Anonymous))?;
+    }
+    let has_zeros = segment.memory_bytes > segment.file_bytes;
+    let tail = file_pages_end.min(start + segment.memory_bytes).saturating_sub(file_end);
+    if segment.is_writable && has_zeros && segment.file_bytes > 0 && tail > 0 {
+        // What lies behind the segment in the file must not be seen.
+        tails.push((base + file_end, (file_pages_end - file_end) as usize));
+    }
+    Ok(())
+}
+
+/// By how many pages something is moved; 0 where runs are to repeat.
+fn random_pages() -> u64 {
+    if options::get().randomise_addresses { crate::random::next_u64() % RANDOM_PAGES } else { 0 }
+}
+
+fn random_bytes() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    crate::random::fill(&mut bytes);
+    bytes
+}

@@ -1,0 +1,226 @@
+//! The end of threads and processes.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use linux_raw_sys::general as abi;
+
+use super::group::{Process, State};
+use super::thread::{self, Thread};
+use super::tree::{self, Tree};
+use super::wait::{self, Reaped, Status};
+use super::{current, exec, futex, signal};
+use crate::println;
+use crate::sched::{self, Task};
+use crate::task;
+use crate::trace::events;
+
+/// Ends all threads of the running thread's process, the running one with them.
+pub fn exit_group(status: Status) -> ! {
+    begin_group_exit(&current().process, status);
+    exit_thread()
+}
+
+/// Dooms all threads of a process: each goes before it returns to ring 3. The first status counts.
+pub fn begin_group_exit(process: &Process, status: Status) {
+    let mut tree = tree::lock();
+    let family = process.family.get_mut(&mut tree);
+    if family.state == State::Running {
+        family.state = State::Exiting(status);
+        thread::doom(process, &tree, |_| false);
+        process.threads_changed.wake_all();
+    }
+}
+
+/// Ends the running thread's process because there is no memory for it.
+pub fn out_of_memory(thread: &Thread) {
+    let (pid, comm) = (sched::current().pid(), *thread.comm.lock());
+    println!("orrery: out of memory: killed pid {pid} `{}`", comm.as_str());
+    events::oom_kill(pid);
+    begin_group_exit(&thread.process, Status::signalled(abi::SIGKILL));
+}
+
+/// `exit(2)`: ends the running thread; if it is the last of its process, that with this code.
+pub fn exit_with(code: i32) -> ! {
+    let process = &current().process;
+    {
+        let mut tree = tree::lock();
+        let family = process.family.get_mut(&mut tree);
+        if family.threads.len() == 1 && family.state == State::Running {
+            family.state = State::Exiting(Status::exited(code));
+        }
+    }
+    exit_thread()
+}
+
+/// Ends the running thread. Its process becomes a zombie with the last one.
+pub fn exit_thread() -> ! {
+    let thread = current();
+    let task = sched::current();
+    futex::on_thread_exit(thread);
+    leave_shared_state(thread);
+    if is_leader(thread, task) {
+        wait_until_alone(&thread.process);
+        // Another thread may have called `execve`: this one goes on with it.
+        exec::adopt_handover();
+    }
+    let process = thread.process.clone();
+    signal::on_thread_exit(thread);
+    let run_ticks = task.sched_info().run_ticks;
+    process.past_ticks.fetch_add(run_ticks, Ordering::Relaxed);
+    let ends = leave_group(&process, task);
+    let code = ends.as_ref().map_or(0, |ends| i32::from(ends.status.code()));
+    // The reference goes before the task: what follows never returns.
+    drop(process);
+    task::life::exit_after(code, move || {
+        if let Some(ends) = ends {
+            ends.tell();
+        }
+    })
+}
+
+/// Gives up address space, files and the like.
+fn leave_shared_state(thread: &Thread) {
+    if let Some(done) = thread.vfork_done.lock().take() {
+        // First out of the parent's address space, then let it go on.
+        drop(thread.replace_space(None));
+        done.tell();
+    }
+    drop(thread.replace_space(None));
+    let (files, fs) = (thread.files.lock().take(), thread.fs.lock().take());
+    drop((files, fs));
+}
+
+fn is_leader(thread: &Thread, task: &Task) -> bool {
+    let tree = tree::lock();
+    let family = thread.process.family.get(&tree);
+    family.leader.as_ref().is_some_and(|leader| core::ptr::eq(&**leader.task(), task))
+}
+
+/// Waits until the running thread is the only one of its process.
+pub(super) fn wait_until_alone(process: &Process) {
+    process.threads_changed.wait_until(|| process.family.get(&tree::lock()).threads.len() <= 1);
+}
+
+/// What is still to do when a process has become a zombie.
+struct Ends {
+    status: Status,
+    process: Arc<Process>,
+    parent: Option<Arc<Process>>,
+    orphans: Vec<Arc<Process>>,
+    reaped: Vec<Reaped>,
+}
+
+/// Takes the running thread out of its process. The last one makes that a zombie.
+fn leave_group(process: &Arc<Process>, task: &Task) -> Option<Ends> {
+    let mut tree = tree::lock();
+    let family = process.family.get_mut(&mut tree);
+    if family.threads.len() > 1 {
+        let mine = family.threads.iter().position(|it| core::ptr::eq(&**it, task));
+        let gone = mine.map(|at| family.threads.swap_remove(at));
+        drop(tree);
+        drop(gone);
+        process.threads_changed.wake_all();
+        return None;
+    }
+    let status = match family.state {
+        State::Exiting(status) | State::Zombie(status) => status,
+        // The last of several threads, none of which ended the process.
+        State::Running => Status::exited(0),
+    };
+    let gone = core::mem::take(&mut family.threads);
+    family.state = State::Zombie(status);
+    let pid = family.pid;
+    let parent = process.parent(&tree);
+    let mut reaped = Vec::new();
+    let orphans = give_children_away(process, &mut tree, &mut reaped);
+    // A parent that ignores its children, or none at all: nobody will ask.
+    let nobody_asks = match &parent {
+        Some(parent) => signal::ignores_children(parent),
+        None => true,
+    };
+    if nobody_asks {
+        reaped.push(wait::take(process, &mut tree));
+    }
+    drop(tree);
+    drop(gone);
+    events::process_exit(pid, status.0);
+    Some(Ends { status, process: process.clone(), parent, orphans, reaped })
+}
+
+/// Gives the children of a process that ends to the nearest that takes them: a subreaper above it, or the
+/// first process of its namespace. Children that are zombies and that the heir does not care for are
+/// taken.
+fn give_children_away(
+    process: &Arc<Process>,
+    tree: &mut Tree,
+    reaped: &mut Vec<Reaped>,
+) -> Vec<Arc<Process>> {
+    let children = core::mem::take(&mut process.family.get_mut(tree).children);
+    if children.is_empty() {
+        return Vec::new();
+    }
+    let heir = heir(process, tree);
+    let mut orphans = Vec::new();
+    for (pid, child) in children {
+        child.family.get_mut(tree).parent = heir.as_ref().map(Arc::downgrade);
+        if let Some(heir) = &heir {
+            // What made it a "clone child" was between it and its maker.
+            child.family.get_mut(tree).exit_signal = abi::SIGCHLD as u8;
+            heir.family.get_mut(tree).children.insert(pid, child.clone());
+        }
+        let is_unwanted = heir.as_ref().is_none_or(|heir| signal::ignores_children(heir));
+        if child.is_zombie(tree) && is_unwanted {
+            reaped.push(wait::take(&child, tree));
+        } else {
+            orphans.push(child);
+        }
+    }
+    orphans
+}
+
+fn heir(process: &Arc<Process>, tree: &Tree) -> Option<Arc<Process>> {
+    let mut at = process.parent(tree)?;
+    loop {
+        let family = at.family.get(tree);
+        let runs = family.state == State::Running;
+        let is_first = family.tgid == 1;
+        if runs
+            && (family.is_subreaper || is_first)
+            && at.namespace.level() <= process.namespace.level()
+        {
+            return Some(at);
+        }
+        match at.parent(tree) {
+            Some(parent) => at = parent,
+            None => return runs.then_some(at),
+        }
+    }
+}
+
+impl Ends {
+    /// Tells parent, heirs and orphans. The task is not preempted any more.
+    fn tell(self) {
+        let zombies: Vec<_> = {
+            let tree = tree::lock();
+            self.orphans.iter().filter(|child| child.is_zombie(&tree)).cloned().collect()
+        };
+        for child in &self.orphans {
+            signal::on_parent_death(child);
+        }
+        for zombie in &zombies {
+            let heir = zombie.parent(&tree::lock());
+            if let Some(heir) = heir {
+                signal::tell_parent(zombie, &heir);
+            }
+        }
+        if let Some(parent) = &self.parent {
+            signal::tell_parent(&self.process, parent);
+        }
+        self.process.exited.wake_all();
+        for reaped in self.reaped {
+            reaped.abandon();
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The process: a group of threads that share a number, signal handlers, limits and a fate.
+//!
+//! # Life
+//!
+//! ```text
+//!   Running ──▶ Exiting: every thread is doomed ──▶ Zombie: the last thread has gone ──▶ reaped by its parent
+//!                                                          └── or by itself, where nobody wants to know
+//! ```
+//!
+//! The group's leader is its first thread. A leader that exits before the others waits, without an address
+//! space, until it is alone: the number is its task's, and an `execve` of another thread goes on in
+//! the leader ([`super::exec`]).
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::exec::Handover;
+use super::limits::Limits;
+use super::signal;
+use super::thread::Thread;
+use super::tree::{InTree, Tree};
+use super::wait::Status;
+use crate::sched::Task;
+use crate::sched::wait::WaitQueue;
+use crate::sync::SpinLock;
+use crate::task::{JoinHandle, Namespace};
+
+/// A process.
+pub struct Process {
+    /// The namespace it has its innermost number in.
+    pub namespace: Namespace,
+    /// Signals sent to the process, and its handlers.
+    pub signals: signal::ProcessSignals,
+    /// What it may use.
+    pub limits: SpinLock<Limits>,
+    /// Who belongs to it, and to whom it belongs.
+    pub family: InTree<Family>,
+    /// Woken when a child changes its state.
+    pub children_changed: WaitQueue,
+    /// Woken when a thread has gone, and when a waiting leader has something to do.
+    pub threads_changed: WaitQueue,
+    /// Woken when the process has become a zombie.
+    pub exited: WaitQueue,
+    /// An `execve` that goes on in the leader.
+    pub handover: SpinLock<Option<alloc::boxed::Box<Handover>>>,
+    /// Run time of threads that have gone, in ticks.
+    pub past_ticks: AtomicU64,
+    /// Run time of children that were waited for, in ticks.
+    pub children_ticks: AtomicU64,
+    /// Whether it has ever called `execve`: until then `setpgid` of its parent may move it.
+    pub has_execed: AtomicBool,
+    /// What it runs, for `/proc/PID/exe`.
+    pub executable: SpinLock<Arc<[u8]>>,
+}
+
+/// Who belongs to a process, and to whom it belongs.
+pub struct Family {
+    /// Its number in the root namespace, which is its leader's.
+    pub pid: u32,
+    /// Its leader's number in the process's own namespace.
+    pub tgid: u32,
+    /// Its parent; none for the first, and for those whose namespace ends.
+    pub parent: Option<Weak<Process>>,
+    /// Its children by number in the root namespace, zombies included.
+    pub children: BTreeMap<u32, Arc<Process>>,
+    /// Its threads that have not gone, the leader among them until the process is a zombie.
+    pub threads: Vec<Arc<Task>>,
+    /// Its leader; none once the process was reaped.
+    pub leader: Option<JoinHandle>,
+    /// What becomes of it.
+    pub state: State,
+    /// The signal that its parent gets when it has ended; 0 for none.
+    pub exit_signal: u8,
+    /// Number of its process group, in the root namespace.
+    pub group: u32,
+    /// Number of its session, in the root namespace.
+    pub session: u32,
+    /// Whether it inherits the orphans among its descendants.
+    pub is_subreaper: bool,
+    /// The signal it gets when its parent has ended; 0 for none.
+    pub parent_death_signal: u8,
+}
+
+/// What becomes of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It runs.
+    Running,
+    /// All its threads end, with this status.
+    Exiting(Status),
+    /// All its threads have; the status waits for the parent.
+    Zombie(Status),
+}
+
+impl Process {
+    /// A process without threads, of nobody.
+    pub fn new(namespace: Namespace, signals: signal::ProcessSignals, limits: Limits) -> Self {
+        Self {
+            namespace,
+            signals,
+            limits: SpinLock::new("limits", limits),
+            family: InTree::new(Family {
+                pid: 0,
+                tgid: 0,
+                parent: None,
+                children: BTreeMap::new(),
+                threads: Vec::new(),
+                leader: None,
+                state: State::Running,
+                exit_signal: 0,
+                group: 0,
+                session: 0,
+                is_subreaper: false,
+                parent_death_signal: 0,
+            }),
+            children_changed: WaitQueue::new(),
+            threads_changed: WaitQueue::new(),
+            exited: WaitQueue::new(),
+            handover: SpinLock::new("exec handover", None),
+            past_ticks: AtomicU64::new(0),
+            children_ticks: AtomicU64::new(0),
+            has_execed: AtomicBool::new(false),
+            executable: SpinLock::new("executable", Arc::from(&b""[..])),
+        }
+    }
+
+    /// Its number as seen from `namespace`; 0 if it is not seen there.
+    pub fn number_in(&self, namespace: &Namespace, tree: &Tree) -> u32 {
+        let family = self.family.get(tree);
+        if namespace.level() == 0 {
+            return family.pid;
+        }
+        let leader = family.leader.as_ref();
+        leader.and_then(|leader| leader.task().pid_in(namespace)).unwrap_or(0)
+    }
+
+    /// Its parent, if it has one.
+    pub fn parent(&self, tree: &Tree) -> Option<Arc<Process>> {
+        self.family.get(tree).parent.as_ref()?.upgrade()
+    }
+
+    /// Whether it is a zombie.
+    pub fn is_zombie(&self, tree: &Tree) -> bool {
+        matches!(self.family.get(tree).state, State::Zombie(_))
+    }
+
+    /// Ticks that its threads have run so far, those that have gone included.
+    pub fn runtime_ticks(&self, tree: &Tree) -> u64 {
+        let present = self.family.get(tree).threads.iter();
+        present.map(|task| task.sched_info().run_ticks).sum::<u64>()
+            + self.past_ticks.load(Ordering::Relaxed)
+    }
+}
+
+impl Family {
+    /// Calls `each` with every thread that has not gone.
+    pub fn for_each_thread(&self, mut each: impl FnMut(&Arc<Task>, &Thread)) {
+        for task in &self.threads {
+            if let Some(thread) = super::thread_of(task) {
+                each(task, thread);
+            }
+        }
+    }
+}

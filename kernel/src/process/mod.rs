@@ -1,0 +1,82 @@
+//! Processes and threads: what makes a task one of a program's.
+//!
+//! - [`thread`], [`group`]: the thread, and the process that it is of
+//! - [`tree`]: the lock that guards who belongs to whom
+//! - [`clone`]: `fork` and its kin; [`exec`]: another program; [`exit`]: the end; [`wait`]: what a parent
+//!   learns of it
+//! - [`fault`]: what a program does wrong, and page faults, which are mostly not wrong
+//! - [`mod@signal`], [`futex`], [`limits`]: signals, futexes, and what a process may use
+//!
+//! System calls are decoded by the floor above, [`crate::syscall`].
+
+pub mod clone;
+pub mod exec;
+pub mod exit;
+pub mod fault;
+pub mod futex;
+pub mod group;
+pub mod limits;
+pub mod signal;
+pub mod thread;
+pub mod tree;
+pub mod wait;
+
+pub use group::Process;
+pub use thread::{Thread, thread_of};
+
+use crate::arch::exception::Frame;
+use crate::arch::irq;
+use crate::sched;
+use crate::sched::task::interruption;
+use core::sync::atomic::Ordering;
+
+/// The running thread.
+///
+/// # Panics
+/// For the kernel's own tasks.
+#[inline(always)]
+pub fn current() -> &'static Thread {
+    try_current().expect("a program's task")
+}
+
+/// The running thread; none where one of the kernel's own tasks runs.
+#[inline(always)]
+pub fn try_current() -> Option<&'static Thread> {
+    thread_of(sched::current())
+}
+
+/// Makes the running thread look at its interruptions before it returns to ring 3.
+pub fn look_again() {
+    sched::current().interruptions.fetch_or(interruption::SIGNAL, Ordering::SeqCst);
+}
+
+/// [`crate::arch::Hooks::return_to_user`]: what a thread does before it goes to ring 3. Interrupts are
+/// off, and are when it returns.
+#[inline(always)]
+pub fn return_to_user(frame: &mut Frame) {
+    if sched::current().is_interrupted_relaxed() {
+        heed_interruptions(frame);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn heed_interruptions(frame: &mut Frame) {
+    let task = sched::current();
+    while task.is_interrupted_relaxed() {
+        // SAFETY: nothing is held on the way out.
+        unsafe { irq::enable() };
+        let thread = current();
+        // The first process of its namespace has ended.
+        if task.interruptions.load(Ordering::SeqCst) & interruption::STOP != 0 {
+            exit::exit_group(wait::Status::signalled(linux_raw_sys::general::SIGKILL));
+        }
+        task.interruptions.fetch_and(!interruption::SIGNAL, Ordering::SeqCst);
+        exec::adopt_handover();
+        if thread.is_doomed() {
+            exit::exit_thread();
+        }
+        signal::deliver(thread, frame);
+        irq::disable();
+    }
+}

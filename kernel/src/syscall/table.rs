@@ -1,0 +1,35 @@
+//! Which number is which call. In the order of the areas, not of the numbers.
+
+use linux_raw_sys::general::*;
+
+use super::{Args, SysResult, memory, process, unknown};
+
+/// Calls the function of a number.
+#[inline(always)]
+pub(super) fn call(number: u64, args: &Args) -> SysResult {
+    // Numbers beyond 32 bits are no calls; the table is one jump.
+    match u32::try_from(number).unwrap_or(u32::MAX) {
+        __NR_mmap => memory::mmap(args),
+        __NR_munmap => memory::munmap(args),
+        __NR_mprotect => memory::mprotect(args),
+        __NR_mremap => memory::mremap(args),
+        __NR_madvise => memory::madvise(args),
+        __NR_brk => memory::brk(args),
+        __NR_msync => memory::msync(args),
+        __NR_mlock | __NR_mlock2 | __NR_munlock => memory::mlock(args),
+        __NR_mlockall | __NR_munlockall => memory::mlockall(args),
+
+        __NR_fork => process::fork(args),
+        __NR_vfork => process::vfork(args),
+        __NR_clone => process::clone(args),
+        __NR_clone3 => process::clone3(args),
+        __NR_execve => process::execve(args),
+        __NR_execveat => process::execveat(args),
+        __NR_exit => process::exit(args),
+        __NR_exit_group => process::exit_group(args),
+        __NR_wait4 => process::wait4(args),
+        __NR_waitid => process::waitid(args),
+
+        _ => unknown(number),
+    }
+}
