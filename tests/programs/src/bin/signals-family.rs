@@ -1,0 +1,216 @@
+//! Signals between relatives: stop and continue, SIGCHLD, process groups.
+
+use programs::process::{
+    Baton, Status, ending, id, pause_ms, pipe, read, spawn, try_wait, wait, wait_until,
+};
+use programs::signal::{self, kill, mask, name, raise, record, recorded, set};
+use programs::sys::value;
+use programs::{check, say, sys};
+
+fn main() {
+    programs::main(&[
+        ("stop", stop),
+        ("stop-signals", stop_signals),
+        ("sigchld", sigchld),
+        ("no-cld-stop", no_cld_stop),
+        ("groups", groups),
+        ("queries", queries),
+    ]);
+}
+
+fn next(child: i32) -> Status {
+    try_wait(child, libc::WUNTRACED | libc::WCONTINUED).unwrap().1
+}
+
+fn stop() {
+    let (input, output) = pipe(0);
+    let child = spawn(|| {
+        loop {
+            pause_ms(1);
+            let _ = programs::process::write(output, b".");
+        }
+    });
+    check!(read(input, 1).is_ok(), "read");
+    for _ in 0..3 {
+        kill(child, libc::SIGSTOP).unwrap();
+        say!("{}", next(child));
+        say!(
+            "told once: {:?}",
+            try_wait(child, libc::WUNTRACED | libc::WNOHANG).map(|(pid, _)| pid)
+        );
+        kill(child, libc::SIGCONT).unwrap();
+        say!("{}", next(child));
+    }
+    kill(child, libc::SIGSTOP).unwrap();
+    say!("{}", next(child));
+    // Signals wait while it is stopped, except the one that kills.
+    kill(child, libc::SIGTERM).unwrap();
+    say!("still stopped: {:?}", try_wait(child, libc::WNOHANG).map(|(pid, _)| pid));
+    kill(child, libc::SIGCONT).unwrap();
+    say!("{}", wait(child));
+    let child = spawn(|| raise_and(libc::SIGSTOP));
+    say!("{}", next(child));
+    kill(child, libc::SIGKILL).unwrap();
+    say!("{}", next(child));
+    programs::process::close(input);
+    programs::process::close(output);
+}
+
+fn raise_and(number: i32) -> i32 {
+    let _ = raise(number);
+    0
+}
+
+/// The terminal's stop signals can be handled and ignored; SIGCONT continues even if it is ignored or masked.
+fn stop_signals() {
+    for number in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+        let child = spawn(|| {
+            // In a group without a parent outside of it they would do nothing.
+            sys!(SYS_setpgid, 0, 0).unwrap();
+            raise_and(number)
+        });
+        say!("{}", next(child));
+        kill(child, libc::SIGCONT).unwrap();
+        say!("{}", wait(child));
+        let status = ending(|| {
+            signal::dispose(number, libc::SIG_IGN);
+            raise_and(number)
+        });
+        say!("ignored: {status}");
+    }
+    let child = spawn(|| {
+        signal::dispose(libc::SIGCONT, libc::SIG_IGN);
+        mask(libc::SIG_BLOCK, set(&[libc::SIGCONT]));
+        raise_and(libc::SIGSTOP)
+    });
+    say!("{}", next(child));
+    kill(child, libc::SIGCONT).unwrap();
+    say!("{}", wait(child));
+    // A handler for SIGCONT runs when it goes on, and a pending stop is forgotten.
+    let child = spawn(|| {
+        recorded(libc::SIGCONT, 0);
+        mask(libc::SIG_BLOCK, set(&[libc::SIGTSTP]));
+        let _ = raise(libc::SIGTSTP);
+        let _ = raise(libc::SIGCONT);
+        say!("pending {}, seen {}", signal::names(signal::pending()), signal::taken_names());
+        0
+    });
+    say!("{}", next(child));
+}
+
+fn told(seen: signal::Seen, child: i32) -> String {
+    let code = match seen.code {
+        libc::CLD_EXITED => "exited",
+        libc::CLD_KILLED => "killed",
+        libc::CLD_DUMPED => "dumped",
+        libc::CLD_STOPPED => "stopped",
+        libc::CLD_CONTINUED => "continued",
+        _ => "?",
+    };
+    format!("{} {code} {} this child: {}", name(seen.signal), seen.value, seen.pid == child)
+}
+
+fn await_signal() -> signal::Seen {
+    wait_until(|| signal::count() > 0);
+    signal::take()[0]
+}
+
+fn sigchld() {
+    recorded(libc::SIGCHLD, libc::SA_RESTART);
+    let child = spawn(|| 42);
+    say!("{}", told(await_signal(), child));
+    wait(child);
+    let child = spawn(|| {
+        pause_ms(1_000_000);
+        0
+    });
+    for number in [libc::SIGSTOP, libc::SIGCONT, libc::SIGTERM] {
+        kill(child, number).unwrap();
+        say!("{}", told(await_signal(), child));
+    }
+    wait(child);
+    signal::dispose(libc::SIGCHLD, libc::SIG_DFL);
+}
+
+fn no_cld_stop() {
+    signal::handle(libc::SIGCHLD, record, libc::SA_NOCLDSTOP, &[]).unwrap();
+    let child = spawn(|| raise_and(libc::SIGSTOP));
+    say!("{}", next(child));
+    kill(child, libc::SIGCONT).unwrap();
+    let seen = await_signal();
+    say!("{}", told(seen, child));
+    wait(child);
+    // Neither zombie nor wait, but the signal still comes.
+    signal::handle(libc::SIGCHLD, record, libc::SA_NOCLDWAIT, &[]).unwrap();
+    let child = spawn(|| 1);
+    say!("{}", told(await_signal(), child));
+    say!("{:?}", try_wait(child, 0).err());
+    signal::dispose(libc::SIGCHLD, libc::SIG_DFL);
+}
+
+fn groups() {
+    let baton = Baton::new();
+    let leader = spawn(|| {
+        sys!(SYS_setpgid, 0, 0).unwrap();
+        let members: Vec<i32> = (0..3)
+            .map(|_| {
+                spawn(|| {
+                    baton.pass();
+                    pause_ms(1_000_000);
+                    0
+                })
+            })
+            .collect();
+        recorded(libc::SIGTERM, 0);
+        baton.pass();
+        let statuses: Vec<String> = members.into_iter().map(|pid| wait(pid).to_string()).collect();
+        say!("{}, leader saw {}", statuses.join(", "), signal::taken_names());
+        0
+    });
+    for _ in 0..4 {
+        baton.await_pass();
+    }
+    say!("kill: {}", value(kill(-leader, libc::SIGTERM)));
+    say!("{}", wait(leader));
+    say!("empty group: {}", value(kill(-leader, libc::SIGTERM)));
+    // To one's own group.
+    let child = spawn(|| {
+        sys!(SYS_setpgid, 0, 0).unwrap();
+        let inner = spawn(|| {
+            pause_ms(1_000_000);
+            0
+        });
+        signal::dispose(libc::SIGHUP, libc::SIG_IGN);
+        kill(0, libc::SIGHUP).unwrap();
+        say!("{}", wait(inner));
+        0
+    });
+    say!("{}", wait(child));
+}
+
+/// Stops and continuations seen through waitid, which can look without taking.
+fn queries() {
+    let child = spawn(|| raise_and(libc::SIGSTOP));
+    for options in [
+        libc::WSTOPPED | libc::WNOWAIT,
+        libc::WSTOPPED,
+        libc::WSTOPPED | libc::WNOHANG,
+        libc::WEXITED | libc::WNOHANG,
+    ] {
+        let mut info = [0i32; 32];
+        let result = sys!(SYS_waitid, libc::P_PID, child, &mut info, options, 0);
+        say!(
+            "{} code {} status {} this child: {}",
+            value(result),
+            info[2],
+            info[6],
+            info[4] == child
+        );
+    }
+    kill(child, libc::SIGCONT).unwrap();
+    let mut info = [0i32; 32];
+    let result = sys!(SYS_waitid, libc::P_PID, child, &mut info, libc::WCONTINUED, 0);
+    say!("{} code {} status {}", value(result), info[2], info[6]);
+    check!(id() != child, "the child is me");
+    say!("{}", wait(child));
+}
