@@ -10,6 +10,7 @@
 //! Entries below [`INSTRUCTIONS`] are for the kernel and not part of the guest's file system.
 
 use crate::{Error, Result};
+use orrery_core::cpio;
 use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsStr,
@@ -25,10 +26,11 @@ use std::{
 /// Directory of the entries that tell the kernel what to do.
 pub const INSTRUCTIONS: &str = ".orrery";
 
+/// What a program finds in its environment unless it is told otherwise.
+pub const ENVIRONMENT: [&str; 3] = ["PATH=/bin:/sbin:/usr/bin:/usr/sbin", "HOME=/", "TERM=dumb"];
+
 const HEADER_BYTES: usize = 110;
 const MAGIC: &[u8] = b"070701";
-/// The same with checksums, which nobody computes; read, never written.
-const MAGIC_CRC: &[u8] = b"070702";
 const TRAILER: &[u8] = b"TRAILER!!!";
 const PAGE_BYTES: usize = 4096;
 /// Longest chain of symbolic links that is followed (Linux's limit).
@@ -68,6 +70,16 @@ impl Bundle {
     /// No files at all.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The directories that every program may expect, and nothing else.
+    pub fn for_programs() -> Self {
+        let mut bundle = Self::new();
+        for dir in ["bin", "dev", "proc", "sys"] {
+            bundle.add_directory(dir, 0o755);
+        }
+        bundle.add_directory("tmp", 0o1777);
+        bundle
     }
 
     /// Adds a directory, and those above it.
@@ -153,48 +165,37 @@ impl Bundle {
     /// # Errors
     /// [`Error::File`], with `name` for the file's, where the archive is damaged.
     pub fn add_archive(&mut self, name: &Path, archive: &[u8]) -> Result<()> {
-        let damaged = |problem: String| Error::File { what: "bundle", path: name.into(), problem };
+        let damaged = |error: cpio::Error| Error::File {
+            what: "bundle",
+            path: name.into(),
+            problem: format!(
+                "{error}; it must be a directory, or a cpio archive in newc format (`cpio -o -H newc`)"
+            ),
+        };
         let mut links: HashMap<(u32, u32, u32), Vec<Vec<u8>>> = HashMap::new();
-        let mut at = 0;
-        loop {
-            let entry = Entry::read(archive, at)
-                .map_err(|what| damaged(format!("{what}, at byte {at}; it must be a cpio archive in newc format (`cpio -o -H newc`), or a directory")))?;
-            if entry.name == TRAILER {
-                return Ok(());
-            }
-            at = entry.next;
+        for entry in cpio::entries(archive) {
+            let entry = entry.map_err(damaged)?;
             let path = normal(entry.name);
-            if path.split(|&byte| byte == b'/').any(|part| part == b"..") {
-                let shown = String::from_utf8_lossy(entry.name).into_owned();
-                return Err(damaged(format!("the path `{shown}` leaves the archive by `..`")));
-            }
             let permissions = entry.mode & PERMISSIONS;
             match entry.mode & TYPE_MASK {
                 DIRECTORY => self.insert(path, Node::Directory { permissions }),
                 SYMLINK => self.insert(path, Node::Symlink { target: entry.data.to_vec() }),
                 REGULAR => {
                     let node = Node::File { permissions, data: Arc::new(entry.data.to_vec()) };
-                    let mut names = vec![path];
                     if entry.links > 1 {
-                        // Links come one after the other, one of them (GNU cpio: the last) with the data.
-                        let known = links.entry(entry.inode).or_default();
-                        known.append(&mut names);
-                        names.clone_from(known);
-                        if entry.data.is_empty()
-                            && let Some(Node::File { .. }) = self.nodes.get(&names[0])
-                        {
-                            let first = self.nodes[&names[0]].clone();
-                            self.insert(names[names.len() - 1].clone(), first);
-                            continue;
+                        // The last link has the data.
+                        let names = links.entry(entry.inode).or_default();
+                        for name in names.iter() {
+                            self.insert(name.clone(), node.clone());
                         }
+                        names.push(path.clone());
                     }
-                    for name in names {
-                        self.insert(name, node.clone());
-                    }
+                    self.insert(path, node);
                 }
                 _ => {}
             }
         }
+        Ok(())
     }
 
     /// Adds whatever is at `path` on the host: the tree of a directory, the entries of an archive.
@@ -291,48 +292,6 @@ struct Link {
     count: u32,
     seen: u32,
     inode: Option<u32>,
-}
-
-/// An entry of an archive that is read.
-struct Entry<'a> {
-    name: &'a [u8],
-    mode: u32,
-    links: u32,
-    /// Number and device.
-    inode: (u32, u32, u32),
-    data: &'a [u8],
-    /// Where the next entry begins.
-    next: usize,
-}
-
-impl<'a> Entry<'a> {
-    fn read(archive: &'a [u8], at: usize) -> std::result::Result<Self, &'static str> {
-        let rest = archive.get(at..).filter(|rest| !rest.is_empty());
-        let rest = rest.ok_or("it ends without a trailer")?;
-        if !rest.starts_with(MAGIC) && !rest.starts_with(MAGIC_CRC) {
-            return Err("no entry of a newc archive");
-        }
-        let head = rest.get(..HEADER_BYTES).ok_or("it is cut off in a header")?;
-        let field = |index: usize| {
-            let digits = &head[6 + 8 * index..14 + 8 * index];
-            let digits = std::str::from_utf8(digits).map_err(|_| "a damaged header")?;
-            u32::from_str_radix(digits, 16).map_err(|_| "a damaged header")
-        };
-        let (len, name_len) = (field(6)? as usize, field(11)? as usize);
-        let name_at = at + HEADER_BYTES;
-        let name = archive.get(name_at..name_at + name_len).ok_or("it is cut off in a name")?;
-        let end = name.iter().position(|&byte| byte == 0).ok_or("a name without an end")?;
-        let data_at = (name_at + name_len).next_multiple_of(4);
-        let data = archive.get(data_at..data_at + len).ok_or("it is cut off in a file")?;
-        Ok(Self {
-            name: &name[..end],
-            mode: field(1)?,
-            links: field(4)?,
-            inode: (field(0)?, field(7)?, field(8)?),
-            data,
-            next: (data_at + len).next_multiple_of(4),
-        })
-    }
 }
 
 fn write_entry(out: &mut Vec<u8>, path: &[u8], mode: u32, inode: u32, links: u32, data: &[u8]) {
@@ -461,11 +420,11 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(words) && text.contains("x.cpio"), "{text}");
         };
-        refused(b"", "without a trailer");
+        refused(b"", "cut off");
         refused(b"#!/bin/sh", "newc");
         refused(&[b'x'; 200], "newc");
-        refused(&bytes[..bytes.len() - 50], "cut off in a header");
-        refused(&bytes[..9000], "cut off in a file");
+        refused(&bytes[..bytes.len() - 50], "cut off");
+        refused(&bytes[..9000], "cut off");
         let mut evil = Vec::new();
         write_entry(&mut evil, b"../x", REGULAR, 1, 1, b"");
         refused(&evil, "..");

@@ -26,7 +26,7 @@ mod media;
 mod qemu;
 mod running;
 
-pub use bundle::{Bundle, INSTRUCTIONS};
+pub use bundle::{Bundle, ENVIRONMENT, INSTRUCTIONS};
 pub use config::{Accel, Boot, Clock, Machine, MachineType, Memory, Port};
 pub use error::Error;
 pub use firmware::uefi_firmware_present;

@@ -1,10 +1,10 @@
 //! One run of the image: what machine, what kernel command line; then to its end.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use machine::{Boot, Clock, Limine, Machine, MachineType, Memory, Port};
+use machine::{Boot, Bundle, Clock, ENVIRONMENT, Limine, Machine, MachineType, Memory, Port};
 use trace_tools::Schema;
 use trace_tools::recording::Writer;
 use trace_tools::session::{Decoder, Item, Session};
@@ -49,6 +49,20 @@ impl Image {
     }
 }
 
+/// Where a guest program of this repository is, built.
+///
+/// # Panics
+/// Where the environment does not say where they are.
+pub fn program_path(name: &str) -> PathBuf {
+    match std::env::var_os("ORRERY_PROGRAMS").filter(|path| !path.is_empty()) {
+        Some(dir) => Path::new(&dir).join(name),
+        None => panic!(
+            "ORRERY_PROGRAMS does not say where the guest programs are; run these tests by \
+             `cargo xtask test guest`"
+        ),
+    }
+}
+
 /// A run of the image that has not begun: one CPU on a q35, booted by PVH, tracing everything to
 /// virtio-console, with the workload `mixed`.
 #[derive(Clone, Debug)]
@@ -57,8 +71,19 @@ pub struct Guest {
     image: Image,
     trace: String,
     mode: &'static str,
-    workload: String,
+    job: Job,
     more_words: Vec<String>,
+    bundle: Option<Bundle>,
+    environment: Vec<String>,
+}
+
+/// What the kernel does.
+#[derive(Clone, Debug)]
+enum Job {
+    /// A workload, `name,key=value,…`.
+    Workload(String),
+    /// A program and its arguments.
+    Program(Vec<String>),
 }
 
 impl Default for Guest {
@@ -78,8 +103,10 @@ impl Guest {
             image: Image::Fast,
             trace: "all".into(),
             mode: "stream",
-            workload: "mixed".into(),
+            job: Job::Workload("mixed".into()),
             more_words: Vec::new(),
+            bundle: None,
+            environment: ENVIRONMENT.map(str::to_owned).into(),
         }
     }
 
@@ -144,8 +171,61 @@ impl Guest {
 
     /// What the kernel does, `name,key=value,…`.
     pub fn workload(mut self, workload: &str) -> Self {
-        self.workload = workload.into();
+        self.job = Job::Workload(workload.into());
         self
+    }
+
+    /// Runs a program instead of a workload, with these arguments after its name: with a slash, a path in the bundle;
+    /// without, a guest program of this repository, which is put at `/bin/NAME`.
+    ///
+    /// # Panics
+    /// Where it cannot be read.
+    pub fn program(mut self, name: &str, arguments: &[&str]) -> Self {
+        let path = if name.contains('/') {
+            name.to_owned()
+        } else {
+            let from = program_path(name);
+            let data = std::fs::read(&from)
+                .unwrap_or_else(|why| panic!("cannot read {}: {why}", from.display()));
+            let path = format!("/bin/{name}");
+            self = self.file(&path, 0o755, data);
+            path
+        };
+        let arguments = arguments.iter().map(|&argument| argument.to_owned());
+        self.job = Job::Program(std::iter::once(path).chain(arguments).collect());
+        self
+    }
+
+    /// Adds a directory or a cpio archive of the host to what programs find.
+    ///
+    /// # Panics
+    /// Where it cannot be read.
+    pub fn bundle(mut self, path: impl AsRef<Path>) -> Self {
+        let added = self.bundle_mut().add(path.as_ref());
+        added.unwrap_or_else(|why| panic!("{why}"));
+        self
+    }
+
+    /// Adds a file to what programs find.
+    pub fn file(mut self, path: &str, permissions: u32, data: Vec<u8>) -> Self {
+        self.bundle_mut().add_file(path, permissions, data);
+        self
+    }
+
+    /// What the program reads from its standard input; nothing unless this is called.
+    pub fn stdin(mut self, bytes: &[u8]) -> Self {
+        self.bundle_mut().instruct_bytes("stdin", bytes.to_vec());
+        self
+    }
+
+    /// Exactly this environment for the program, `KEY=VALUE`; without it, a path, a home and a terminal's name.
+    pub fn environment(mut self, strings: &[&str]) -> Self {
+        self.environment = strings.iter().map(|&string| string.to_owned()).collect();
+        self
+    }
+
+    fn bundle_mut(&mut self) -> &mut Bundle {
+        self.bundle.get_or_insert_with(Bundle::for_programs)
     }
 
     /// One more word for the kernel's command line.
@@ -167,12 +247,29 @@ impl Guest {
     pub fn run(mut self) -> Outcome {
         self.machine.kernel = self.image.path();
         self.machine.cmdline = self.command_line();
+        let scratch = self.write_bundle();
+        self.machine.bundle = scratch.as_ref().map(|scratch| scratch.path().to_owned());
         let elf = std::fs::read(&self.machine.kernel)
             .unwrap_or_else(|why| panic!("cannot read {}: {why}", self.machine.kernel.display()));
         let decoder = Schema::from_elf(&elf).and_then(Decoder::new);
         let decoder = decoder.unwrap_or_else(|why| panic!("the image's schema: {why}"));
         let _pass = Pass::wait();
         self.follow(decoder)
+    }
+
+    /// The bundle as a file, if there is one, which goes when it is dropped.
+    fn write_bundle(&mut self) -> Option<tempfile::NamedTempFile> {
+        if let Job::Program(words) = &self.job {
+            let words = words.clone();
+            let environment = std::mem::take(&mut self.environment);
+            let bundle = self.bundle_mut();
+            bundle.instruct("argv", words);
+            bundle.instruct("env", environment);
+        }
+        let archive = self.bundle.as_ref()?.archive();
+        let file = tempfile::NamedTempFile::new()
+            .and_then(|file| std::fs::write(file.path(), archive).map(|()| file));
+        Some(file.unwrap_or_else(|why| panic!("the bundle cannot be written: {why}")))
     }
 
     fn command_line(&self) -> String {
@@ -182,7 +279,9 @@ impl Guest {
             format!("trace_out={}", self.machine.port),
         ];
         words.extend(self.more_words.iter().cloned());
-        words.push(format!("workload={}", self.workload));
+        if let Job::Workload(workload) = &self.job {
+            words.push(format!("workload={workload}"));
+        }
         words.join(" ")
     }
 
@@ -245,7 +344,10 @@ impl fmt::Display for Guest {
             machine.memory,
             machine.boot,
             machine.port,
-            self.workload
+            match &self.job {
+                Job::Workload(workload) => workload.clone(),
+                Job::Program(words) => words.join(" "),
+            }
         )
     }
 }

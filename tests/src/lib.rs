@@ -23,7 +23,7 @@ pub mod judge;
 mod outcome;
 mod turnstile;
 
-pub use guest::{Guest, Image};
+pub use guest::{Guest, Image, program_path};
 pub use machine::{Boot, Clock, Limine, MachineType, Port, Status};
 pub use outcome::Outcome;
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use machine::Status;
-use trace_tools::Trace;
-use trace_tools::transport::Panic;
+use trace_tools::transport::{Cause, Panic};
+use trace_tools::{Stream, Trace};
 
 use crate::target_dir;
 
@@ -14,6 +14,10 @@ use crate::target_dir;
 pub struct Outcome {
     /// How the machine ended.
     pub status: Status,
+    /// All that programs wrote to their standard output.
+    pub stdout: Vec<u8>,
+    /// All that programs wrote to their standard error.
+    pub stderr: Vec<u8>,
     /// Everything the kernel printed.
     pub console: String,
     /// The decoded trace.
@@ -22,7 +26,7 @@ pub struct Outcome {
     pub recording: Vec<u8>,
     guest: String,
     com1: Vec<u8>,
-    stderr: String,
+    qemu: String,
 }
 
 impl Outcome {
@@ -32,11 +36,12 @@ impl Outcome {
         trace: Trace,
         recording: Vec<u8>,
         com1: Vec<u8>,
-        stderr: String,
+        qemu: String,
     ) -> Self {
         let text: Vec<u8> = trace.console().iter().flat_map(|chunk| chunk.text.clone()).collect();
         let console = String::from_utf8_lossy(&text).into_owned();
-        Self { status, console, trace, recording, guest, com1, stderr }
+        let [stdout, stderr] = [Stream::Out, Stream::Err].map(|stream| trace.output_of(stream));
+        Self { status, stdout, stderr, console, trace, recording, guest, com1, qemu }
     }
 
     /// The trace of a run that succeeded and whose trace arrived whole, without a record dropped.
@@ -58,12 +63,46 @@ impl Outcome {
     /// Where it ended otherwise, or some of the stream is missing or damaged.
     #[track_caller]
     pub fn ended_with(&self, status: u8) -> &Trace {
-        assert_eq!(self.status, Status::Guest(status), "{}", self.story());
+        // The port has seven bits; the end packet says it all.
+        assert_eq!(self.status, Status::Guest(status.min(127)), "{}", self.story());
         let accounts = self.trace.accounts();
         assert!(self.trace.is_whole(), "{}: not whole: {accounts:#?}", self.guest);
         let told = accounts.end.as_ref().map(|end| end.status);
         assert_eq!(told, Some(u32::from(status)), "{}: status in the end packet", self.guest);
         &self.trace
+    }
+
+    /// The trace of a run whose program exited with this status, and left nothing behind.
+    ///
+    /// # Panics
+    /// As [`Self::ended_with`], and where something else decided the status.
+    #[track_caller]
+    pub fn exited_with(&self, status: u8) -> &Trace {
+        self.caused_by(Cause::Program, status)
+    }
+
+    /// The trace of a run whose program was killed by this signal.
+    ///
+    /// # Panics
+    /// As [`Self::exited_with`].
+    #[track_caller]
+    pub fn killed_by(&self, signal: u8) -> &Trace {
+        self.caused_by(Cause::Signal, 128 + signal)
+    }
+
+    #[track_caller]
+    fn caused_by(&self, cause: Cause, status: u8) -> &Trace {
+        let told = self.trace.accounts().end.as_ref();
+        let told = told.map(|end| (end.cause, end.status));
+        assert_eq!(told, Some((Some(cause), u32::from(status))), "{}", self.story());
+        self.ended_with(status)
+    }
+
+    /// The program's exit status, as a shell has it; `None` where something else ended the run.
+    pub fn exit_status(&self) -> Option<u8> {
+        let end = self.trace.accounts().end.as_ref()?;
+        let is_its_own = matches!(end.cause, Some(Cause::Program | Cause::Signal));
+        is_its_own.then(|| u8::try_from(end.status).ok()).flatten()
     }
 
     /// The panic of a run that crashed with this status. Every record arrived. Whoever was
@@ -88,7 +127,8 @@ impl Outcome {
 
     /// All that is known of the run, in words.
     pub fn story(&self) -> String {
-        let Self { guest, console, stderr, .. } = self;
+        let Self { guest, console, qemu, .. } = self;
+        let [stdout, stderr] = [&self.stdout, &self.stderr].map(|it| String::from_utf8_lossy(it));
         let panics = self.trace.panics();
         let com1: String = String::from_utf8_lossy(&self.com1)
             .chars()
@@ -96,7 +136,10 @@ impl Outcome {
             .take(4_000)
             .collect();
         let com1 = if self.trace.hello().is_none() { com1 } else { String::new() };
-        format!("{guest}\nconsole:\n{console}\npanics: {panics:#?}\ncom1: {com1}\nqemu: {stderr}")
+        format!(
+            "{guest}\nconsole:\n{console}\nstdout:\n{stdout}\nstderr:\n{stderr}\n\
+             panics: {panics:#?}\ncom1: {com1}\nqemu: {qemu}"
+        )
     }
 
     /// The first line of the console that starts with `prefix`, without it.

@@ -82,7 +82,7 @@ fn more_cpus_than_fit() {
 
 #[test]
 fn statuses_reach_the_host() {
-    for status in [0, 1, 42, 100] {
+    for status in [0, 1, 42, 100, 127, 128, 255] {
         let workload = format!("exit,status={status}");
         Guest::new().workload(&workload).run().ended_with(status);
     }

@@ -6,7 +6,7 @@ use crate::{
     project::{Failure, Project},
 };
 use anyhow::{Context, Result};
-use machine::{Bundle, Memory};
+use machine::{Bundle, ENVIRONMENT, Memory};
 use object::{LittleEndian, elf, read::elf::FileHeader, read::elf::ProgramHeader};
 use std::{
     ffi::{OsStr, OsString},
@@ -29,9 +29,6 @@ pub struct Program<'a> {
     pub stdin: Option<&'a Path>,
 }
 
-/// What a program finds in its environment unless it is told otherwise.
-const ENVIRONMENT: [(&str, &str); 3] =
-    [("PATH", "/bin:/sbin:/usr/bin:/usr/sbin"), ("HOME", "/"), ("TERM", "dumb")];
 /// Where a name without a slash is looked for in the bundle.
 const BIN_DIRS: [&str; 4] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin"];
 
@@ -40,11 +37,7 @@ const BIN_DIRS: [&str; 4] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin"];
 /// # Errors
 /// Status 2 where one of them cannot be read.
 pub fn files(bundles: &[PathBuf]) -> Result<Bundle> {
-    let mut bundle = Bundle::new();
-    for dir in ["/bin", "/dev", "/proc", "/sys"] {
-        bundle.add_directory(dir, 0o755);
-    }
-    bundle.add_directory("/tmp", 0o1777);
+    let mut bundle = Bundle::for_programs();
     for path in bundles {
         bundle.add(path).map_err(|error| Failure::usage(error.to_string()))?;
     }
@@ -136,7 +129,7 @@ pub fn check_size(archive: &[u8], memory: Memory) -> Result<()> {
 
 /// The default environment with these changes.
 fn environment(changes: &[String]) -> Result<Vec<String>> {
-    let mut strings: Vec<String> = ENVIRONMENT.map(|(key, value)| format!("{key}={value}")).into();
+    let mut strings: Vec<String> = ENVIRONMENT.map(str::to_owned).into();
     for change in changes {
         let Some((key, _)) = change.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             return Err(Failure::usage(format!("--env `{change}`: must be KEY=VALUE")));
