@@ -12,6 +12,7 @@
 //! - [`timer_queue`]: timers in the order in which they expire
 //! - [`sched`]: which task a CPU runs next, and which CPU a task runs on
 //! - [`frames`]: physical memory: the buddy allocator, per-CPU caches, reference counts
+//! - [`space`]: address spaces: areas, and page tables that forks share
 //! - [`epoch`]: when memory that is read without a lock may be freed
 //! - [`idr`]: ids to pointers, looked up without a lock
 //! - [`pid`]: PIDs and PID namespaces
@@ -46,6 +47,7 @@ pub mod pid;
 pub mod sched;
 pub(crate) mod shim;
 pub mod signal;
+pub mod space;
 pub mod time;
 pub mod timer_queue;
 pub mod trace;

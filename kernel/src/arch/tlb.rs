@@ -9,6 +9,12 @@ pub fn flush_page(address: VirtAddr) {
     x86_64::instructions::tlb::flush(address);
 }
 
+/// Forgets all translations that are not global: those of the window.
+#[inline]
+pub fn flush_window() {
+    x86_64::instructions::tlb::flush_all();
+}
+
 /// Forgets all translations, global ones included: changing CR4.PGE does that (SDM vol. 3, 4.10.4.1).
 pub fn flush_all() {
     let _irq = super::irq::IrqOff::new();

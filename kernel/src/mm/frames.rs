@@ -5,7 +5,7 @@
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use orrery_core::frames::{FRAME_BYTES, FrameCache, FrameMeta, FrameTable, Frames, Pfn};
 use x86_64::PhysAddr;
@@ -96,6 +96,7 @@ pub(super) unsafe fn init(boot: &BootInfo, early: &EarlyFrames, metadata: Metada
     let start = phys_to_virt(metadata.at).as_mut_ptr::<FrameMeta>();
     // SAFETY: zeroed memory of that size, which is what an unowned frame's metadata looks like.
     let meta = unsafe { core::slice::from_raw_parts_mut(start, metadata.frames as usize) };
+    META.store(start, Ordering::Relaxed);
     let mut frames = Frames::new(meta, Pfn(0));
     for range in boot.memory.ranges().iter().filter(|range| is_ours(range.kind)) {
         for part in early.rest_of(range) {
@@ -159,7 +160,18 @@ pub fn free(pfn: Pfn, order: u8) {
     }
 }
 
-/// The metadata of all frames, for references and per-frame locks.
+/// Address of the metadata of frame 0.
+static META: AtomicPtr<FrameMeta> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The metadata of a frame that was handed out.
+#[inline(always)]
+pub fn meta(pfn: Pfn) -> &'static FrameMeta {
+    debug_assert!(table().entry(pfn).is_ok());
+    // SAFETY: frames that are handed out have metadata, which lives for ever.
+    unsafe { &*META.load(Ordering::Relaxed).add(pfn.0 as usize) }
+}
+
+/// The metadata of all frames, for references.
 pub fn table() -> FrameTable<'static> {
     lock().table()
 }

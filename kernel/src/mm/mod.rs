@@ -2,8 +2,8 @@
 //!
 //! Bottom up: [`layout`] says where things are, [`address`] how to get from one kind of address to
 //! the other; `early` feeds `kernel_map`, which builds the page tables; then [`frames`] hands out
-//! physical memory, [`heap`] grows from it, and [`stack`] and [`map_mmio`] map it. [`user`] is the memory
-//! of programs.
+//! physical memory, [`heap`] grows from it, and [`stack`] and [`map_mmio`] map it. [`space`] is what
+//! processes have, [`user`] what they put there.
 //!
 //! Lock order: stack pool → page tables → frames; heap → frames.
 
@@ -77,6 +77,7 @@ pub unsafe fn init(boot: &BootInfo) {
     reserve_low_pages(boot);
     // SAFETY: the metadata was reserved for this; all usable memory is mapped now.
     unsafe { frames::init(boot, &early, metadata) };
+    space::init();
     if cfg!(debug_assertions)
         && let Err(page) = check_write_xor_execute()
     {
@@ -202,7 +203,7 @@ pub fn usage() -> Usage {
     let heap = heap::stats();
     Usage {
         total_frames: frames.total,
-        free_frames: frames.free + frames.cached,
+        free_frames: frames.free + frames.cached + space::pooled_frames(),
         heap_frames: heap.claimed_frames,
         table_frames: TABLE_FRAMES.load(Ordering::Relaxed),
         stack_frames: stack::stats().frames(),

@@ -23,7 +23,7 @@ use super::wait::Status;
 use super::{clone, current, exit, signal, tree};
 use crate::arch::{features, user};
 use crate::fs::{Executable, Files, FsContext};
-use crate::mm::space::{Backing, MapRequest, Placement, Protection, Space};
+use crate::mm::space::{self, AreaFlags, Backing, MapRequest, Placement, Protection, Space};
 use crate::sched;
 use crate::trace::events;
 use crate::{mm, options, time};
@@ -223,7 +223,11 @@ fn map(
 ) -> Result<Image, Errno> {
     let limits = *thread.process.limits.lock();
     let space = Space::new()?;
-    space.set_limits(limits.soft(abi::RLIMIT_AS), limits.soft(abi::RLIMIT_STACK));
+    space.set_limits(space::Limits {
+        stack_bytes: limits.soft(abi::RLIMIT_STACK),
+        total_bytes: limits.soft(abi::RLIMIT_AS),
+        data_bytes: limits.soft(abi::RLIMIT_DATA),
+    });
     let span = plan.span().ok_or(Errno::ENOEXEC)?;
     let base = match plan.is_relocatable {
         true => RELOCATED_BASE + random_pages() * PAGE - span.start,
@@ -242,7 +246,7 @@ fn map(
         protection: Protection::READ_WRITE,
         placement: Placement::FixedNoReplace,
         backing: Backing::Anonymous,
-        grows_down: true,
+        flags: AreaFlags::STACK,
     })?;
     space.move_map_base(random_pages() * PAGE);
     let facts = Facts {
@@ -267,8 +271,7 @@ fn map_segment(
     base: u64,
     tails: &mut Vec<(u64, usize)>,
 ) -> Result<(), Errno> {
-    let protection =
-        Protection { read: true, write: segment.is_writable, execute: segment.is_executable };
+    let protection = Protection::new(true, segment.is_writable, segment.is_executable);
     let pages = segment.pages();
     let start = segment.address;
     let file_end = start + segment.file_bytes;
@@ -280,7 +283,7 @@ fn map_segment(
         protection,
         placement: Placement::FixedNoReplace,
         backing,
-        grows_down: false,
+        flags: AreaFlags::NONE,
     };
     if file_pages_end > pages.start {
         let offset = segment.file_offset / PAGE * PAGE;

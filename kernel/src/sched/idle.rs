@@ -12,7 +12,8 @@ use super::cpu::{self as sched_cpu, Cpu};
 use super::epoch;
 use super::switch::{self, work_waits};
 use crate::arch::irq::IrqOff;
-use crate::arch::{cpu, irq, percpu, tsc};
+use crate::arch::{cpu, irq, percpu, smp, tsc};
+use crate::mm::space;
 use crate::trace::{drain, events};
 use crate::watchdog;
 
@@ -99,6 +100,10 @@ fn halt(this: &Cpu) {
     let off = unsafe { IrqOff::assume() };
     events::idle_enter_at(&off, tsc::now(), 1);
     drain::before_halt(&off);
+    // Nobody need interrupt a halted CPU for the sake of translations that it has no use for.
+    if smp::count() > 1 {
+        space::unload(&off);
+    }
     if this.idle.halt_unless(|| work_waits(this)) == Halt::Now {
         // SAFETY: the idle task holds nothing.
         unsafe { cpu::enable_and_halt() };

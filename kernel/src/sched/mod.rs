@@ -36,11 +36,17 @@ pub use task::{State, Task, current};
 use alloc::boxed::Box;
 use alloc::format;
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 
 use orrery_core::cpuset::CpuSet;
 use orrery_core::sched::{Nice, Policy};
 
 use crate::arch::percpu;
+
+/// Whether this CPU's idle task runs. Meaningful while preemption is off.
+pub fn is_idle() -> bool {
+    core::ptr::eq(cpu::this().idle_task.load(Ordering::Relaxed), current())
+}
 
 /// Makes the boot CPU schedule. What runs on it now becomes its idle task.
 pub fn init_boot_cpu() {

@@ -6,21 +6,16 @@ use linux_raw_sys::general as abi;
 
 use super::{Args, Errno, SysResult};
 use crate::arch::user::WINDOW_END;
-use crate::mm::space::{Backing, MapRequest, Placement, Protection, SharedMemory, Space};
+use crate::mm::space::{
+    AreaFlags, Backing, MapRequest, Placement, Protection, RemapRequest, SharedMemory, Space,
+    Target,
+};
 use crate::process::current;
 
 const PAGE: u64 = 4096;
 
 fn protection(bits: u64) -> Result<Protection, Errno> {
-    let bits = u32::try_from(bits).map_err(|_| Errno::EINVAL)?;
-    if bits & !(abi::PROT_READ | abi::PROT_WRITE | abi::PROT_EXEC) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let execute = bits & abi::PROT_EXEC != 0;
-    let write = bits & abi::PROT_WRITE != 0;
-    // The page tables cannot forbid reading what may be written or executed.
-    let read = bits != 0;
-    Ok(Protection { read, write, execute })
+    Protection::from_bits(bits).ok_or(Errno::EINVAL)
 }
 
 /// Whole pages that hold `len_bytes` from `start`, which begins one, all in the window.
@@ -73,15 +68,13 @@ pub fn mmap(args: &Args) -> SysResult {
         _ => return Err(Errno::EINVAL),
     };
     let backing = if flags & abi::MAP_ANONYMOUS != 0 {
-        if shared { Backing::Shared(SharedMemory::new(len_bytes)?, 0) } else { Backing::Anonymous }
+        if shared { Backing::Shared(SharedMemory::new(len_bytes), 0) } else { Backing::Anonymous }
     } else {
-        let source = current().files().mappable(fd, shared && protection.write)?;
+        let source = current().files().mappable(fd, shared && protection.writable())?;
         if shared { Backing::Shared(source, offset) } else { Backing::Private(source, offset) }
     };
-    let grows_down = flags & abi::MAP_GROWSDOWN != 0;
-    let at =
-        space().map(&MapRequest { hint, len_bytes, protection, placement, backing, grows_down })?;
-    Ok(at)
+    let flags = if flags & abi::MAP_GROWSDOWN != 0 { AreaFlags::STACK } else { AreaFlags::NONE };
+    space().map(&MapRequest { hint, len_bytes, protection, placement, backing, flags })
 }
 
 /// munmap(2).
@@ -112,18 +105,14 @@ pub fn mremap(args: &Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let may_move = flags & abi::MREMAP_MAYMOVE != 0;
-    let to = if flags & abi::MREMAP_FIXED != 0 {
-        if !may_move {
-            return Err(Errno::EINVAL);
-        }
-        pages(args[4], new_bytes).map_err(|_| Errno::EINVAL)?;
-        Some(args[4])
-    } else {
-        None
+    let target = match (flags & abi::MREMAP_FIXED != 0, may_move) {
+        (true, false) => return Err(Errno::EINVAL),
+        (true, true) => Target::Fixed(args[4]),
+        (false, true) => Target::MayMove,
+        (false, false) => Target::InPlace,
     };
-    let old_bytes = pages(old, old_bytes).map_err(|_| Errno::EINVAL)?;
-    let new_bytes = pages(0, new_bytes)?;
-    space().remap(old, old_bytes, new_bytes, may_move, to)
+    let new_len_bytes = pages(0, new_bytes)?;
+    space().remap(RemapRequest { address: old, old_len_bytes: old_bytes, new_len_bytes, target })
 }
 
 /// madvise(2): `MADV_DONTNEED` does what it says; advice that needs no action is taken.

@@ -152,6 +152,12 @@ events! {
     Process "process": process_reap / process_reap_at { pid: u32 }
     /// The process of thread `pid` is killed because memory has run out.
     Process "process": oom_kill / oom_kill_at { pid: u32 }
+    /// Address space `space` is forked; the copy is `child`.
+    Task "task": mm_fork / mm_fork_at { space: u32, child: u32 }
+    /// CPUs `cpus` (a bit each) are told to forget `pages` translations; 2^32 - 1 is all.
+    Fault "fault": tlb_shootdown / tlb_shootdown_at { cpus: u64, pages: u32 }
+    /// No memory is left for what address space `space` touches at `address`.
+    Fault "fault": oom / oom_at { space: u32, address: u64 }
     /// An application marks a moment.
     Mark "mark": mark / mark_at { value: u64, text: str }
     /// A line of the kernel's log, as the defmt frame that `defmt-decoder` reads.

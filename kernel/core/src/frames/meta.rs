@@ -7,7 +7,7 @@
 //! | 0 | 4 | references | of the block that begins here; 0 unless in use |
 //! | 4 | 1 | state | [`State`] |
 //! | 5 | 1 | order | log₂ of the frames of the block that begins here |
-//! | 6 | 2 | lock | for the owner of a frame in use, such as a page table's lock |
+//! | 6 | 2 | count | for the owner of a frame in use, such as the occupied entries of a page table |
 //! | 8 | 8 | word | free: links of its free list; in use: the owner's, such as which entries of a page table are present |
 //!
 //! All-zero bytes are a valid entry: a frame that the allocator was never given. Entries are
@@ -56,7 +56,7 @@ pub struct FrameMeta {
     pub(super) references: AtomicU32,
     state: AtomicU8,
     order: AtomicU8,
-    lock: AtomicU16,
+    count: AtomicU16,
     word: AtomicU64,
 }
 
@@ -69,19 +69,57 @@ impl FrameMeta {
             references: AtomicU32::new(0),
             state: AtomicU8::new(State::Inner as u8),
             order: AtomicU8::new(0),
-            lock: AtomicU16::new(0),
+            count: AtomicU16::new(0),
             word: AtomicU64::new(0),
         }
     }
 
-    /// The lock of whoever uses the frame; 0 when the frame is handed out.
-    pub fn owner_lock(&self) -> &AtomicU16 {
-        &self.lock
+    /// The small counter of whoever uses the frame; 0 when the frame is handed out.
+    pub fn owner_count(&self) -> &AtomicU16 {
+        &self.count
     }
 
     /// The word of whoever uses the frame; 0 when the frame is handed out.
     pub fn owner_word(&self) -> &AtomicU64 {
         &self.word
+    }
+
+    /// Gives a frame its first reference, whose last one was dropped and that was not freed.
+    #[inline(always)]
+    pub fn set_first_reference(&self) {
+        debug_assert!(self.references.load(Ordering::Relaxed) == 0);
+        self.references.store(1, Ordering::Relaxed);
+    }
+
+    /// Adds a reference, on behalf of someone who holds one. For those who know the frame to be
+    /// in use; [`FrameTable::get`] looks first.
+    #[inline(always)]
+    pub fn add_reference(&self) {
+        let before = self.references.fetch_add(1, Ordering::Relaxed);
+        debug_assert!(before > 0 && before < 1 << 31, "a reference to a frame that has {before}");
+    }
+
+    /// Drops a reference that the caller holds.
+    ///
+    /// # Panics
+    /// When there was none: memory is corrupt already.
+    #[inline(always)]
+    pub fn drop_reference(&self) -> Put {
+        // Release: what this holder did happens before the last holder's acquire.
+        let before = self.references.fetch_sub(1, Ordering::Release);
+        if before > 1 {
+            return Put::Shared;
+        }
+        assert!(before == 1, "a reference was dropped that nobody held");
+        self.references.load(Ordering::Acquire);
+        Put::Last
+    }
+
+    /// References; 1 means that the caller, who holds one, is alone, and that all others are done
+    /// with the frame (acquire).
+    #[inline(always)]
+    pub fn references(&self) -> u32 {
+        self.references.load(Ordering::Acquire)
     }
 
     pub(super) fn state(&self) -> State {
@@ -108,7 +146,7 @@ impl FrameMeta {
     }
 
     pub(super) fn become_used(&self, order: u8) {
-        self.lock.store(0, Ordering::Relaxed);
+        self.count.store(0, Ordering::Relaxed);
         self.word.store(0, Ordering::Relaxed);
         self.order.store(order, Ordering::Relaxed);
         self.references.store(1, Ordering::Relaxed);

@@ -76,7 +76,7 @@ fn references_are_counted_and_the_last_one_is_told() {
 }
 
 #[test]
-fn the_owner_finds_its_lock_and_word_cleared() {
+fn the_owner_finds_its_count_and_word_cleared() {
     let mut meta = table(2);
     let mut frames = Frames::new(&mut meta, Pfn(0));
     frames.add_free_range(Pfn(0), Pfn(2)).unwrap();
@@ -84,8 +84,8 @@ fn the_owner_finds_its_lock_and_word_cleared() {
         let pfn = frames.alloc(0).unwrap();
         let entry = frames.table().entry(pfn).unwrap();
         let order = core::sync::atomic::Ordering::Relaxed;
-        assert_eq!((entry.owner_lock().load(order), entry.owner_word().load(order)), (0, 0));
-        entry.owner_lock().store(7, order);
+        assert_eq!((entry.owner_count().load(order), entry.owner_word().load(order)), (0, 0));
+        entry.owner_count().store(7, order);
         entry.owner_word().store(u64::MAX, order);
         frames.free(pfn, 0).unwrap();
     }

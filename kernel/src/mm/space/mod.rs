@@ -1,15 +1,48 @@
-//! Address spaces. The interface; spaces cannot be made yet, so that every call that needs one says
-//! `ENOMEM`.
+//! Address spaces: the window of a process, which a fork shares in constant time.
+//!
+//! The logic, page tables as a shared radix tree and areas as a persistent set, is
+//! [`orrery_core::space`]'s. Here are the lock, the frames, the TLBs and the calls that programs
+//! make.
+//!
+//! - `backing`: what areas show
+//! - `map`: mmap, munmap, mprotect, mremap, brk
+//! - `fault`: page faults, the growing stack, access from the kernel, futexes' keys
+//! - `loaded`: which CPU has which space, TLB shootdowns
+//! - `memory`: frames for tables and pages
+//!
+//! One spinlock guards a space; interrupts stay on, so that its holder can wait for other CPUs to
+//! flush. What a program may do is said by its areas: entries are never more permissive, but may be
+//! less until a fault corrects them.
+//!
+//! Overcommit: always. Mapping takes tables and nothing more; pages are found when they are touched,
+//! and a program that touches more than there is gets [`Fault::OutOfMemory`].
 
-use alloc::string::String;
+mod backing;
+mod fault;
+mod loaded;
+mod map;
+mod memory;
+
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use orrery_core::errno::Errno;
 use orrery_core::frames::Pfn;
-use x86_64::PhysAddr;
+use orrery_core::space::{Areas, Update, release};
 
-use super::OutOfMemory;
-use crate::arch::irq::IrqOff;
+use super::{OutOfMemory, frames};
+use crate::arch::irq;
+use crate::sync::SpinLock;
+use crate::trace::events;
+
+pub use backing::{Backing, PageError, PageSource, SharedMemory, new_identity};
+pub use fault::{Fault, FutexKey, Visibility};
+pub use loaded::{switch_to, unload};
+pub use map::{MapRequest, Placement, RemapRequest, Target};
+pub use memory::pooled_frames;
+pub use orrery_core::space::{
+    Access, Area, AreaFlags, PAGE_BYTES, Protection, SourcePage, WINDOW_END, WINDOW_START,
+};
 
 impl From<OutOfMemory> for Errno {
     fn from(_: OutOfMemory) -> Self {
@@ -17,172 +50,177 @@ impl From<OutOfMemory> for Errno {
     }
 }
 
-/// What a program wants of memory.
+/// End of the region that mmap fills from above: what is over it belongs to the stack.
+pub const MMAP_TOP: u64 = 255 << 39;
+
+/// Memory limits of a process (`getrlimit(2)`), bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Access {
-    Read,
-    Write,
-    Execute,
+pub struct Limits {
+    /// `RLIMIT_STACK`: how far the stack grows.
+    pub stack_bytes: u64,
+    /// `RLIMIT_AS`: how much may be mapped.
+    pub total_bytes: u64,
+    /// `RLIMIT_DATA`: how far brk(2) goes.
+    pub data_bytes: u64,
 }
 
-/// Why it does not get it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing is mapped there.
-    NotMapped,
-    /// It is mapped for other uses.
-    Protection,
-    /// Its file has no such page.
-    Bus,
-    /// No memory is left for it.
-    OutOfMemory,
-}
-
-/// What an area may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Protection {
-    pub read: bool,
-    pub write: bool,
-    pub execute: bool,
-}
-
-impl Protection {
-    /// Data.
-    pub const READ_WRITE: Self = Self { read: true, write: true, execute: false };
-}
-
-/// A page of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SourcePage {
-    /// A frame, with a reference for the caller.
-    Counted(Pfn),
-    /// Memory that is never given back nor written in place.
-    Pinned(PhysAddr),
-}
-
-/// Why a source has no such page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PageError {
-    /// It lies beyond the end.
-    BeyondEnd,
-    /// No memory is left for it.
-    OutOfMemory,
-}
-
-/// What an area's pages come from: a file, or memory that is shared.
-pub trait PageSource: Send + Sync {
-    /// Its page of this number, to be read or written.
-    ///
-    /// # Errors
-    /// [`PageError`].
-    fn page(&self, index: u64, access: Access) -> Result<SourcePage, PageError>;
-    /// Its name, for `/proc/PID/maps`.
-    fn name(&self) -> String;
-    /// Which source it is, for futexes.
-    fn identity(&self) -> u64;
-}
-
-/// What is behind an area.
-#[derive(Clone)]
-pub enum Backing {
-    /// Zeroes, and memory of its own.
-    Anonymous,
-    /// A source from this offset on, copied when written.
-    Private(Arc<dyn PageSource>, u64),
-    /// A source from this offset on.
-    Shared(Arc<dyn PageSource>, u64),
-}
-
-/// Where a mapping goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// At the hint, or where there is room.
-    Anywhere,
-    /// At the hint; what is there goes.
-    Fixed,
-    /// At the hint, if nothing is there.
-    FixedNoReplace,
-}
-
-/// What is to be mapped.
-pub struct MapRequest {
-    /// Where, a multiple of a page.
-    pub hint: u64,
-    /// How much, a multiple of a page.
-    pub len_bytes: u64,
-    /// For what.
-    pub protection: Protection,
-    /// How the hint is meant.
-    pub placement: Placement,
-    /// What is behind it.
-    pub backing: Backing,
-    /// Whether it is a stack, which grows.
-    pub grows_down: bool,
-}
-
-/// Memory that is shared by those who map it.
-pub struct SharedMemory(());
-
-impl SharedMemory {
-    /// Memory of this many bytes.
-    ///
-    /// # Errors
-    /// `ENOMEM`.
-    #[allow(clippy::new_ret_no_self)]
-    pub fn new(_len_bytes: u64) -> Result<Arc<dyn PageSource>, Errno> {
-        Err(Errno::ENOMEM)
+impl Default for Limits {
+    fn default() -> Self {
+        Self { stack_bytes: 8 << 20, total_bytes: u64::MAX, data_bytes: u64::MAX }
     }
 }
 
 /// An address space.
-pub struct Space(());
+///
+/// The last owner drops it with interrupts on: other CPUs may have to be told.
+pub struct Space {
+    root: Pfn,
+    id: u64,
+    /// CPUs that have the root loaded, and may cache translations.
+    cpus: AtomicU64,
+    /// Pages that are mapped.
+    resident: AtomicU64,
+    inner: SpinLock<Inner>,
+}
 
-#[allow(missing_docs, clippy::missing_errors_doc)]
+/// What the lock guards, besides the page tables.
+#[derive(Clone)]
+struct Inner {
+    areas: Areas<Backing>,
+    recent: Recent,
+    limits: Limits,
+    mmap_top: u64,
+    break_start: u64,
+    break_end: u64,
+}
+
+/// The anonymous area of the last fault, so that the next one need not look for it.
+#[derive(Clone, Copy, Default)]
+struct Recent {
+    start: u64,
+    end: u64,
+    protection: Protection,
+}
+
 impl Space {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
     pub fn new() -> Result<Arc<Self>, OutOfMemory> {
-        Err(OutOfMemory)
+        let inner = Inner {
+            areas: Areas::default(),
+            recent: Recent::default(),
+            limits: Limits::default(),
+            mmap_top: MMAP_TOP,
+            break_start: 0,
+            break_end: 0,
+        };
+        let root = memory::alloc_root().ok_or(OutOfMemory)?;
+        Ok(Arc::new(Self::with(root, 0, inner)))
     }
+
+    fn with(root: Pfn, resident: u64, inner: Inner) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            root,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            cpus: AtomicU64::new(0),
+            resident: AtomicU64::new(resident),
+            inner: SpinLock::new("space", inner),
+        }
+    }
+
+    /// A copy that shares everything until either side writes. Its cost does not depend on how much
+    /// is mapped. Interrupts are on.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
     pub fn fork(&self) -> Result<Arc<Self>, OutOfMemory> {
-        Err(OutOfMemory)
+        debug_assert!(irq::are_enabled());
+        let child_root = memory::alloc_root().ok_or(OutOfMemory)?;
+        let inner = self.inner.lock();
+        let mut update = Update::<Self>::new(self, self.root);
+        update.fork_to(child_root);
+        // Under the lock: nobody may write by a translation from before once a page can be copied.
+        let nothing = update.flush();
+        let child = Self::with(child_root, self.resident_pages(), inner.clone());
+        drop(inner);
+        nothing.release(self);
+        let child = Arc::new(child);
+        events::mm_fork(self.id as u32, child.id as u32);
+        Ok(child)
     }
-    pub fn set_limits(&self, _max_bytes: u64, _max_stack_bytes: u64) {}
-    pub fn map(&self, _request: &MapRequest) -> Result<u64, Errno> {
-        Err(Errno::ENOMEM)
+
+    /// A number that no other address space has had since boot.
+    pub fn id(&self) -> u64 {
+        self.id
     }
-    pub fn unmap(&self, _start: u64, _len_bytes: u64) -> Result<(), Errno> {
-        Err(Errno::ENOMEM)
+
+    /// Pages that are mapped, shared ones included.
+    pub fn resident_pages(&self) -> u64 {
+        self.resident.load(Ordering::Relaxed)
     }
-    pub fn protect(&self, _start: u64, _len_bytes: u64, _to: Protection) -> Result<(), Errno> {
-        Err(Errno::ENOMEM)
+
+    /// Pages in all areas.
+    pub fn mapped_pages(&self) -> u64 {
+        self.inner.lock().areas.bytes() / PAGE_BYTES
     }
-    pub fn discard(&self, _start: u64, _len_bytes: u64) -> Result<(), Errno> {
-        Err(Errno::ENOMEM)
+
+    /// The areas, as they are now.
+    pub fn areas(&self) -> Areas<Backing> {
+        self.inner.lock().areas.clone()
     }
-    /// mremap(2); `to` is where it must go.
-    pub fn remap(
-        &self,
-        _start: u64,
-        _old_bytes: u64,
-        _new_bytes: u64,
-        _may_move: bool,
-        _to: Option<u64>,
-    ) -> Result<u64, Errno> {
-        Err(Errno::ENOMEM)
+
+    /// Sets the limits; what is there already stays.
+    pub fn set_limits(&self, limits: Limits) {
+        self.inner.lock().limits = limits;
     }
-    /// Where the break begins.
-    pub fn begin_break(&self, _at: u64) {}
-    /// brk(2): the break after that.
-    pub fn set_break(&self, _at: u64) -> u64 {
-        0
+
+    /// Moves the end of the region that mmap fills from above, [`MMAP_TOP`] at first, down.
+    pub fn move_map_base(&self, down_bytes: u64) {
+        let mut inner = self.inner.lock();
+        inner.mmap_top = inner.mmap_top.saturating_sub(down_bytes) / PAGE_BYTES * PAGE_BYTES;
     }
-    /// Moves the place below which mappings go, down by so much.
-    pub fn move_map_base(&self, _down_bytes: u64) {}
-    pub fn fault(&self, _address: u64, _access: Access) -> Result<(), Fault> {
-        Err(Fault::NotMapped)
+
+    /// Frees everything but the root, when the last process that used the space has left it: no task
+    /// runs in it again. Interrupts are on.
+    ///
+    /// What forks share merely loses a reference.
+    pub fn exit_release(&self) {
+        self.unload_everywhere();
+        let areas = {
+            let mut inner = self.inner.lock();
+            inner.recent = Recent::default();
+            core::mem::take(&mut inner.areas)
+        };
+        release::release_window(self, self.root);
+        self.resident.store(0, Ordering::Relaxed);
+        drop(areas);
     }
 }
 
-/// Makes this CPU use the address space.
-pub fn switch_to(_irq: &IrqOff, _next: &Space) {}
+impl Drop for Space {
+    fn drop(&mut self) {
+        self.unload_everywhere();
+        release::release_window(self, self.root);
+        memory::free_root(self.root);
+    }
+}
+
+static ZERO_PAGE: AtomicU64 = AtomicU64::new(0);
+
+/// Physical address of the page that is always zero.
+#[inline(always)]
+fn zero_page() -> u64 {
+    ZERO_PAGE.load(Ordering::Relaxed)
+}
+
+/// Finds the zero page a place.
+///
+/// # Panics
+/// When memory is exhausted; meant for boot.
+pub(super) fn init() {
+    let page = frames::alloc_zeroed(0).expect("memory for a page of zeroes");
+    ZERO_PAGE.store(page.start_address(), Ordering::Relaxed);
+}

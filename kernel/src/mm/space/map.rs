@@ -1,0 +1,396 @@
+//! What mmap, munmap, mprotect, madvise, mremap and brk do.
+//!
+//! Each changes areas and page tables under one hold of the lock, all or nothing. What areas showed
+//! is let go after it, since that may free a file.
+
+use alloc::vec::Vec;
+
+use orrery_core::errno::Errno;
+use orrery_core::space::range::Withdraw;
+use orrery_core::space::{
+    Area, AreaFlags, Areas, MAX_AREAS, OutOfMemory, PAGE_BYTES, Protection, Retired, Update,
+    WINDOW_END, WINDOW_START,
+};
+
+use super::backing::Backing;
+use super::{Inner, Recent, Space};
+use crate::sync::SpinGuard;
+
+/// Frames that a change of a range keeps until it flushes.
+const BATCH: usize = 32;
+
+/// How an address is chosen (mmap(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// At the hint if that is free, else anywhere.
+    Anywhere,
+    /// At the hint, in place of what is there (`MAP_FIXED`).
+    Fixed,
+    /// At the hint, if nothing is there (`MAP_FIXED_NOREPLACE`).
+    FixedNoReplace,
+}
+
+/// A wish for an area.
+pub struct MapRequest {
+    /// Where, or 0.
+    pub hint: u64,
+    /// Bytes; rounded up to whole pages.
+    pub len_bytes: u64,
+    /// What the program may do.
+    pub protection: Protection,
+    /// How the address is chosen.
+    pub placement: Placement,
+    /// What is there; offsets are multiples of a page.
+    pub backing: Backing,
+    /// What else there is to it.
+    pub flags: AreaFlags,
+}
+
+/// Where mremap(2) may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Stay (no flag).
+    InPlace,
+    /// Anywhere, if there is no room (`MREMAP_MAYMOVE`).
+    MayMove,
+    /// There (`MREMAP_FIXED`).
+    Fixed(u64),
+}
+
+/// What mremap(2) is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemapRequest {
+    /// Where the area is.
+    pub address: u64,
+    /// Its bytes.
+    pub old_len_bytes: u64,
+    /// The bytes it is to have.
+    pub new_len_bytes: u64,
+    /// Where it may go.
+    pub target: Target,
+}
+
+/// Rounds a length up to pages; `None` if that is more than the window.
+fn whole_pages(len_bytes: u64) -> Option<u64> {
+    let len = len_bytes.checked_next_multiple_of(PAGE_BYTES)?;
+    (len <= WINDOW_END).then_some(len)
+}
+
+/// The end of a range of whole pages in the window.
+fn range_end(start: u64, len_bytes: u64) -> Option<u64> {
+    let end = start.checked_add(whole_pages(len_bytes)?)?;
+    (start.is_multiple_of(PAGE_BYTES) && end <= WINDOW_END).then_some(end)
+}
+
+fn no_memory<E>(_: E) -> Errno {
+    Errno::ENOMEM
+}
+
+/// What a change leaves to be let go after the lock.
+struct Leftovers {
+    retired: Retired<BATCH>,
+    areas: Vec<Area<Backing>>,
+}
+
+impl Leftovers {
+    fn release(self, space: &Space) {
+        self.retired.release(space);
+        drop(self.areas);
+    }
+}
+
+impl Space {
+    /// Maps an area. Its address.
+    ///
+    /// # Errors
+    /// `EINVAL` for a length of 0 or an unaligned fixed address; `EPERM` below [`WINDOW_START`];
+    /// `EEXIST` ([`Placement::FixedNoReplace`]); `ENOMEM` when there is no room, no memory for
+    /// tables, too many areas, or too much for the limit.
+    pub fn map(&self, request: &MapRequest) -> Result<u64, Errno> {
+        if request.len_bytes == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let len = whole_pages(request.len_bytes).ok_or(Errno::ENOMEM)?;
+        let mut inner = self.inner.lock();
+        let start = inner.place(request.hint, len, request.placement)?;
+        let end = start + len;
+        inner.check_room(start, end)?;
+        let leftovers = self.clear(&mut inner, start, end)?;
+        let MapRequest { protection, flags, .. } = *request;
+        let backing = request.backing.clone();
+        let inserted = inner.areas.insert(Area { start, end, protection, flags, backing });
+        drop(inner);
+        leftovers.release(self);
+        inserted.map_err(no_memory)?;
+        Ok(start)
+    }
+
+    /// Unmaps whatever is in the range.
+    ///
+    /// # Errors
+    /// `EINVAL` for an unaligned address, a length of 0 or a range beyond the window; `ENOMEM`.
+    pub fn unmap(&self, start: u64, len_bytes: u64) -> Result<(), Errno> {
+        let end = range_end(start, len_bytes).filter(|&end| end > start).ok_or(Errno::EINVAL)?;
+        let mut inner = self.inner.lock();
+        inner.check_count()?;
+        let leftovers = self.clear(&mut inner, start, end)?;
+        drop(inner);
+        leftovers.release(self);
+        Ok(())
+    }
+
+    /// Takes everything out of `start..end`. [`Inner::check_count`] has been asked.
+    fn clear(&self, inner: &mut Inner, start: u64, end: u64) -> Result<Leftovers, Errno> {
+        inner.recent = Recent::default();
+        let mut areas = Vec::new();
+        if inner.areas.is_free(start, end) {
+            let update = Update::<Self, BATCH>::new(self, self.root);
+            return Ok(Leftovers { retired: update.flush(), areas });
+        }
+        let retired = self.unmap_pages(start, end)?;
+        let removed = inner.areas.remove(start, end, |area| {
+            if area.backing.object().is_some() {
+                areas.push(area);
+            }
+        });
+        debug_assert!(removed.is_ok(), "there is room for a split");
+        Ok(Leftovers { retired, areas })
+    }
+
+    fn unmap_pages(&self, start: u64, end: u64) -> Result<Retired<BATCH>, Errno> {
+        let mut update = Update::<Self, BATCH>::new(self, self.root);
+        let pages = update.unmap(start, end);
+        let retired = update.flush();
+        self.add_resident(pages.unwrap_or(0).wrapping_neg());
+        match pages {
+            Ok(_) => Ok(retired),
+            Err(OutOfMemory) => {
+                // Shared tables on the way, which have been copied: little to walk.
+                retired.release(self);
+                Err(Errno::ENOMEM)
+            }
+        }
+    }
+
+    /// Changes what the program may do in a range.
+    ///
+    /// # Errors
+    /// `EINVAL` for an unaligned address or a range beyond the window; `ENOMEM` if part of it is
+    /// not mapped; `EACCES` if an object does not permit it.
+    pub fn protect(&self, start: u64, len_bytes: u64, wanted: Protection) -> Result<(), Errno> {
+        let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
+        let mut inner = self.inner.lock();
+        if !inner.areas.covers(start, end) {
+            return Err(Errno::ENOMEM);
+        }
+        let read_only = |area: &Area<Backing>| area.flags.contains(AreaFlags::READ_ONLY);
+        if wanted.writable() && inner.areas.within(start, end).any(read_only) {
+            return Err(Errno::EACCES);
+        }
+        inner.check_count()?;
+        inner.recent = Recent::default();
+        let withdraw = Withdraw::for_protection(wanted);
+        let mut update = Update::<Self, BATCH>::new(self, self.root);
+        let result = withdraw.map_or(Ok(()), |withdraw| update.protect(start, end, withdraw));
+        let retired = update.flush();
+        let result = result
+            .map_err(no_memory)
+            .and_then(|()| inner.areas.protect(start, end, wanted).map_err(no_memory));
+        drop(inner);
+        retired.release(self);
+        result
+    }
+
+    /// Forgets what the program has written in a range: it finds zeroes, or the file, again
+    /// (`MADV_DONTNEED`).
+    ///
+    /// # Errors
+    /// `EINVAL` as [`unmap`](Self::unmap); `ENOMEM` if part of it is not mapped.
+    pub fn discard(&self, start: u64, len_bytes: u64) -> Result<(), Errno> {
+        let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
+        let inner = self.inner.lock();
+        let is_covered = inner.areas.covers(start, end);
+        let retired = self.unmap_pages(start, end)?;
+        drop(inner);
+        retired.release(self);
+        if is_covered { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// Sets where the heap begins, for a new program.
+    pub fn begin_break(&self, start: u64) {
+        let mut inner = self.inner.lock();
+        (inner.break_start, inner.break_end) = (start, start);
+    }
+
+    /// Moves the end of the heap, if there is room (brk(2)). The end, moved or not.
+    pub fn set_break(&self, wanted: u64) -> u64 {
+        let mut inner = self.inner.lock();
+        let Inner { break_start, break_end, limits, .. } = *inner;
+        let pages = |end: u64| end.checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
+        if wanted < break_start || wanted - break_start > limits.data_bytes {
+            return break_end;
+        }
+        let (old, new) = (pages(break_end), pages(wanted));
+        if new > old {
+            // A page stays free above, as on Linux.
+            let has_room = new < WINDOW_END && inner.areas.is_free(old, new + PAGE_BYTES);
+            if !has_room || inner.check_room(old, new).is_err() {
+                return break_end;
+            }
+            let area = Area {
+                start: old,
+                end: new,
+                protection: Protection::READ_WRITE,
+                flags: AreaFlags::HEAP,
+                backing: Backing::Anonymous,
+            };
+            inner.recent = Recent::default();
+            if inner.areas.insert(area).is_err() {
+                return break_end;
+            }
+        }
+        let mut leftovers = None;
+        if new < old {
+            if inner.check_count().is_err() {
+                return break_end;
+            }
+            match self.clear(&mut inner, new, old) {
+                Ok(some) => leftovers = Some(some),
+                Err(_) => return break_end,
+            }
+        }
+        inner.break_end = wanted;
+        drop(inner);
+        if let Some(leftovers) = leftovers {
+            leftovers.release(self);
+        }
+        wanted
+    }
+
+    /// Makes an area larger or smaller, and moves it if it must and may (mremap(2)). Its address.
+    ///
+    /// # Errors
+    /// `EINVAL` for unaligned addresses, a new length of 0 or overlapping ranges; `EFAULT` if the
+    /// range is not in one area; `ENOMEM`.
+    pub fn remap(&self, request: RemapRequest) -> Result<u64, Errno> {
+        let RemapRequest { address: start, old_len_bytes, new_len_bytes, target } = request;
+        let end = range_end(start, old_len_bytes).ok_or(Errno::EINVAL)?;
+        let new_len = whole_pages(new_len_bytes).ok_or(Errno::EINVAL)?;
+        if new_len == 0 || end == start {
+            return Err(Errno::EINVAL);
+        }
+        let old_len = end - start;
+        let mut inner = self.inner.lock();
+        let area = inner.areas.find(start).filter(|area| end <= area.end);
+        let area = area.ok_or(Errno::EFAULT)?.clone();
+        if let Target::Fixed(to) = target {
+            let to_end = range_end(to, new_len).ok_or(Errno::EINVAL)?;
+            if to < WINDOW_START || (to < end && start < to_end) {
+                return Err(Errno::EINVAL);
+            }
+        } else if new_len <= old_len {
+            inner.check_count()?;
+            let leftovers = self.clear(&mut inner, start + new_len, end);
+            drop(inner);
+            leftovers?.release(self);
+            return Ok(start);
+        } else {
+            let grown = start + new_len;
+            let is_last = area.end == end && grown <= WINDOW_END;
+            if is_last && inner.areas.is_free(end, grown) {
+                inner.check_room(end, grown)?;
+                let more = area.shifted(end, grown);
+                inner.recent = Recent::default();
+                inner.areas.insert(more).map_err(no_memory)?;
+                return Ok(start);
+            }
+            if target == Target::InPlace {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        let to = match target {
+            Target::Fixed(to) => to,
+            _ => inner.place(0, new_len, Placement::Anywhere)?,
+        };
+        self.relocate(inner, &area, (start, old_len), (to, new_len))
+    }
+
+    /// Moves the part `from` (address, bytes) of an area, with its pages, to `to`.
+    fn relocate(
+        &self,
+        mut inner: SpinGuard<'_, Inner>,
+        area: &Area<Backing>,
+        from: (u64, u64),
+        to: (u64, u64),
+    ) -> Result<u64, Errno> {
+        let ((start, old_len), (to, new_len)) = (from, to);
+        if inner.areas.len() + 4 > MAX_AREAS {
+            return Err(Errno::ENOMEM);
+        }
+        let kept = old_len.min(new_len);
+        inner.check_room(to, to + new_len - kept)?;
+        let cut_off = self.clear(&mut inner, start + kept, start + old_len)?;
+        let moved = self.clear(&mut inner, to, to + new_len).map(|replaced| {
+            let mut update = Update::<Self, BATCH>::new(self, self.root);
+            let moved = update.move_pages(start, to, kept);
+            let retired = update.flush();
+            if moved.is_ok() {
+                let mut new = area.shifted(start, start + new_len);
+                (new.start, new.end) = (to, to + new_len);
+                // There is room, and nothing else can go wrong.
+                let removed = inner.areas.remove(start, start + kept, drop);
+                let inserted = inner.areas.insert(new);
+                debug_assert!(removed.is_ok() && inserted.is_ok());
+            }
+            (moved, retired, replaced)
+        });
+        drop(inner);
+        cut_off.release(self);
+        let (moved, retired, replaced) = moved?;
+        retired.release(self);
+        replaced.release(self);
+        moved.map(|()| to).map_err(no_memory)
+    }
+}
+
+impl Inner {
+    /// Where an area of whole pages goes.
+    fn place(&self, hint: u64, len: u64, placement: Placement) -> Result<u64, Errno> {
+        let end = hint.checked_add(len).filter(|&end| end <= WINDOW_END);
+        if placement == Placement::Anywhere {
+            let hint = hint / PAGE_BYTES * PAGE_BYTES;
+            if hint >= WINDOW_START && end.is_some() && self.areas.is_free(hint, hint + len) {
+                return Ok(hint);
+            }
+            return self.areas.highest_gap(len, WINDOW_START, self.mmap_top).ok_or(Errno::ENOMEM);
+        }
+        if !hint.is_multiple_of(PAGE_BYTES) {
+            return Err(Errno::EINVAL);
+        }
+        let end = end.ok_or(Errno::ENOMEM)?;
+        if hint < WINDOW_START {
+            return Err(Errno::EPERM);
+        }
+        if placement == Placement::FixedNoReplace && !self.areas.is_free(hint, end) {
+            return Err(Errno::EEXIST);
+        }
+        Ok(hint)
+    }
+
+    /// Whether another area may be in `start..end`, in place of what is there.
+    fn check_room(&self, start: u64, end: u64) -> Result<(), Errno> {
+        self.check_count()?;
+        let replaced: u64 = overlap_bytes(&self.areas, start, end);
+        let total = self.areas.bytes() - replaced + (end - start);
+        if total > self.limits.total_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// Whether an area may be split in three.
+    fn check_count(&self) -> Result<(), Errno> {
+        if self.areas.len() + 2 > MAX_AREAS { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+}
+
+fn overlap_bytes(areas: &Areas<Backing>, start: u64, end: u64) -> u64 {
+    areas.within(start, end).map(|area| area.end.min(end) - area.start.max(start)).sum()
+}
