@@ -12,6 +12,7 @@ use crate::arch::smp::Started;
 use crate::arch::{Platform, tsc};
 use crate::boot::BootInfo;
 use crate::drivers::exit::Ending;
+use crate::process::first::{self, Command};
 use crate::sched::task::{Body, TaskSpec};
 use crate::sched::{call, cpu, wait, wake};
 use crate::task::registry::{self, Namespace};
@@ -68,18 +69,19 @@ fn run() -> i32 {
     let drain = spawn_drain();
     warm_up();
     let before = Belongings::count_at_rest();
-    let status = run_workload(options::get().workload);
+    let ending = run_first_program()
+        .unwrap_or_else(|| Ending::Workload(run_workload(options::get().workload)));
     let left = wait_until_nothing_is_left(&before);
-    let status = match left {
+    let ending = match left {
         Some(left) => {
             defmt::error!("the workload left something behind");
             println!("orrery: the workload left something behind: {left}");
-            if status == 0 { FAILED } else { status }
+            if ending.status() == 0 { Ending::Workload(FAILED) } else { ending }
         }
-        None => status,
+        None => ending,
     };
     worker.stop();
-    power::off(drain, Ending::Workload(status))
+    power::off(drain, ending)
 }
 
 fn spawn_drain() -> JoinHandle {
@@ -103,6 +105,21 @@ fn spawn(name: &str, policy: Policy, body: Body) -> JoinHandle {
 fn warm_up() {
     spawn("warm-up", Policy::default(), Box::new(|| 0)).join();
     registry::warm_up();
+}
+
+/// Runs the program that the bundle or the command line names, if one is named.
+fn run_first_program() -> Option<Ending> {
+    let command = Command::find()?;
+    Some(match first::run(command) {
+        Ok(status) => match status.signal() {
+            Some(signal) => Ending::Signal(signal as u8),
+            None => Ending::Program(status.code()),
+        },
+        Err(why) => {
+            println!("orrery: no program can be started: {why}");
+            Ending::Workload(FAILED)
+        }
+    })
 }
 
 fn run_workload(words: &'static str) -> u8 {

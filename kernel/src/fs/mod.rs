@@ -21,6 +21,27 @@ pub struct FsContext(());
 /// A file that is to be executed.
 pub struct Executable(Vec<u8>);
 
+/// What the bundle asks of the kernel.
+pub struct Instructions {
+    /// The first program's arguments; the first of them is its path.
+    pub arguments: Option<Vec<Vec<u8>>>,
+    /// Its environment.
+    pub environment: Option<Vec<Vec<u8>>>,
+}
+
+/// What the bundle asks of the kernel.
+pub fn instructions() -> Instructions {
+    Instructions { arguments: None, environment: None }
+}
+
+/// What the first program has: the console as its standard streams, and the root directory.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn first_program() -> Result<(Arc<Files>, Arc<FsContext>), Errno> {
+    Err(Errno::ENOSYS)
+}
+
 #[allow(missing_docs, clippy::missing_errors_doc)]
 impl Files {
     /// Those of `fork`'s child.

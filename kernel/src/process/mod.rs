@@ -4,6 +4,7 @@
 //! - [`tree`]: the lock that guards who belongs to whom
 //! - [`clone`]: `fork` and its kin; [`exec`]: another program; [`exit`]: the end; [`wait`]: what a parent
 //!   learns of it
+//! - [`first`]: the program that everything begins with
 //! - [`fault`]: what a program does wrong, and page faults, which are mostly not wrong
 //! - [`mod@signal`], [`futex`], [`limits`]: signals, futexes, and what a process may use
 //!
@@ -13,6 +14,7 @@ pub mod clone;
 pub mod exec;
 pub mod exit;
 pub mod fault;
+pub mod first;
 pub mod futex;
 pub mod group;
 pub mod limits;
