@@ -24,7 +24,7 @@ use super::{clone, current, exit, signal, tree};
 use crate::arch::{features, user};
 use crate::fs::{Executable, Files, FsContext};
 use crate::mm::space::{self, AreaFlags, Backing, MapRequest, Placement, Protection, Space};
-use crate::sched;
+use crate::sched::{self, Task};
 use crate::trace::events;
 use crate::{mm, options, time};
 
@@ -46,7 +46,7 @@ const PAGE: u64 = 4096;
 type Interpreter = (Vec<u8>, Option<Vec<u8>>);
 
 /// A program that is ready to begin.
-struct Image {
+pub struct Image {
     space: Arc<Space>,
     entry: u64,
     stack: Stack,
@@ -64,52 +64,50 @@ pub struct Handover {
     signals: signal::Carried,
 }
 
-/// Replaces the running process's program. Returns only on failure.
+/// Replaces the running process's program. On success it does not return, so the caller holds nothing that
+/// wants to be dropped.
 ///
 /// # Errors
-/// Those of execve(2): of the path; `EACCES`, `ENOEXEC`, `E2BIG`, `ENOMEM`, `ELOOP`.
-pub fn execve(
-    file: Executable,
-    arguments: Vec<Vec<u8>>,
-    environment: &[Vec<u8>],
-) -> Result<core::convert::Infallible, Errno> {
+/// [`Errno::RESTART_SYS`] if the process ends, or becomes another program, at the same time: the thread
+/// then goes at its return.
+pub fn become_program(image: Image) -> Result<core::convert::Infallible, Errno> {
     let thread = current();
-    let image = prepare(thread, file, arguments, environment)?;
+    match claim(thread, image)? {
+        Some(image) => {
+            exit::wait_until_alone(&thread.process);
+            begin(thread, image)
+        }
+        None => exit::exit_thread(),
+    }
+}
+
+/// Dooms all threads but the one that goes on with the program. Gives the image back to a leader; takes it to
+/// the leader for any other thread, which then has to go like the rest.
+fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
     let process = &thread.process;
     let me = sched::current();
-    let am_leader = {
-        let mut tree = tree::lock();
-        let family = process.family.get_mut(&mut tree);
-        if family.state != State::Running || thread.is_doomed() {
-            // Somebody was faster; this thread goes at its return.
-            return Err(Errno::RESTART_SYS);
-        }
-        let leader = family.leader.as_ref().map(|leader| leader.task().clone());
-        let am_leader = leader.as_ref().is_some_and(|leader| core::ptr::eq(&**leader, me));
-        if !am_leader {
-            *process.handover.lock() = Some(Box::new(Handover {
-                image,
-                files: thread.files(),
-                fs: thread.fs(),
-                signals: signal::carry(thread),
-            }));
-            let is_leader = |task: &sched::Task| {
-                leader.as_ref().is_some_and(|leader| core::ptr::eq(&**leader, task))
-            };
-            thread::doom(process, &tree, is_leader);
-            if let Some(leader) = &leader {
-                thread::interrupt(leader);
-            }
-            process.threads_changed.wake_all();
-            drop(tree);
-            exit::exit_thread();
-        }
-        thread::doom(process, &tree, |task| core::ptr::eq(task, me));
-        am_leader
-    };
-    debug_assert!(am_leader);
-    exit::wait_until_alone(process);
-    begin(thread, image)
+    let tree = tree::lock();
+    let family = process.family.get(&tree);
+    if family.state != State::Running || thread.is_doomed() {
+        return Err(Errno::RESTART_SYS);
+    }
+    let leader = family.leader.as_ref().map(|leader| leader.task());
+    let is_leader =
+        |task: &Task| leader.is_some_and(|leader| core::ptr::eq(Arc::as_ptr(leader), task));
+    if is_leader(me) {
+        thread::doom(process, &tree, is_leader);
+        return Ok(Some(image));
+    }
+    let handover =
+        Handover { image, files: thread.files(), fs: thread.fs(), signals: signal::carry(thread) };
+    *process.handover.lock() = Some(Box::new(handover));
+    thread::doom(process, &tree, is_leader);
+    if let Some(leader) = leader {
+        thread::interrupt(leader);
+    }
+    drop(tree);
+    process.threads_changed.wake_all();
+    Ok(None)
 }
 
 /// Goes on with a program that another thread has handed over, if there is one. By the leader.
@@ -162,12 +160,15 @@ fn begin(thread: &Thread, image: Image) -> ! {
 }
 
 /// Reads the file and makes the address space.
-fn prepare(
-    thread: &Thread,
+///
+/// # Errors
+/// Those of execve(2): `EACCES`, `ENOEXEC`, `E2BIG`, `ENOMEM`, `ELOOP`, and those of an interpreter's path.
+pub fn prepare(
     mut file: Executable,
     mut arguments: Vec<Vec<u8>>,
     environment: &[Vec<u8>],
 ) -> Result<Image, Errno> {
+    let thread = current();
     let path: Arc<[u8]> = Arc::from(file.path());
     let comm = Comm::new(path.rsplit(|&byte| byte == b'/').next().unwrap_or(&path));
     let mut interpreters = 0;

@@ -95,7 +95,8 @@ fn start(command: Command) -> Result<Arc<Process>, Errno> {
         allowed: CpuSet::ALL,
         parent: sched::current().pid(),
     };
-    let body = Box::new(move || begin(command));
+    let body = Box::new(begin);
+    *COMMAND.lock() = Some(command);
     let namespace = Namespace::root();
     let task =
         birth::make_with(spec, Nesting::Inherit, namespace, body, |stack_top, namespace| {
@@ -137,25 +138,32 @@ fn join_nobody(task: &Arc<Task>) -> Arc<Process> {
     thread.process.clone()
 }
 
+/// What the first program's task is to run. Here rather than in its body, which never returns and would
+/// keep it.
+static COMMAND: SpinLock<Option<Command>> = SpinLock::new("first command", None);
+
 /// The first program's task begins.
-fn begin(command: Command) -> i32 {
-    let Command { path, arguments, environment } = command;
-    let fs = current().fs();
-    let why = match Executable::open(&fs, &path) {
-        Ok(file) => {
-            drop(fs);
-            match exec::execve(file, arguments, &environment) {
-                Ok(never) => match never {},
-                Err(why) => why,
-            }
-        }
+fn begin() -> i32 {
+    let image = prepare();
+    let why = match image {
+        Ok(image) => match exec::become_program(image) {
+            Ok(never) => match never {},
+            Err(why) => why,
+        },
         Err(why) => why,
     };
-    let name = String::from_utf8_lossy(&path).into_owned();
-    println!("orrery: {name}: cannot be run: {why}");
-    drop((path, environment, name));
     let code = if why == Errno::ENOENT { NOT_FOUND } else { NOT_EXECUTABLE };
     exit::exit_group(Status::exited(code))
+}
+
+fn prepare() -> Result<exec::Image, Errno> {
+    let command = COMMAND.lock().take();
+    let Command { path, arguments, environment } = command.ok_or(Errno::ENOENT)?;
+    Executable::open(&current().fs(), &path)
+        .and_then(|file| exec::prepare(file, arguments, &environment))
+        .inspect_err(|why| {
+            println!("orrery: {}: cannot be run: {why}", String::from_utf8_lossy(&path));
+        })
 }
 
 /// Kills the programs that the first has left, and waits until they have gone.

@@ -117,7 +117,9 @@ fn exec(file: Executable, arguments: u64, environment: u64) -> SysResult {
         // As Linux does, so that no program finds argc 0.
         arguments.push(Vec::new());
     }
-    match crate::process::exec::execve(file, arguments, &environment)? {}
+    let image = crate::process::exec::prepare(file, arguments, &environment)?;
+    drop(environment);
+    match crate::process::exec::become_program(image)? {}
 }
 
 /// Reads a list of strings that ends with a null pointer.
