@@ -11,7 +11,7 @@
 //! - [`balance`]: pulling, kicking, affinity
 //! - [`epoch`]: when what lock-free lookups may still see can be freed
 //! - [`timer`]: the CPU's timer: sleeps and slices
-//! - [`wait`]: wait queues
+//! - [`wait`]: wait queues; [`mutex`]: a lock whose waiters sleep
 //! - [`call`]: functions run on other CPUs, and stopping them
 //! - [`interrupt`]: what an interrupt does, deferred work, preemption at its end
 //!
@@ -24,6 +24,7 @@ pub mod cpu;
 pub mod epoch;
 pub mod idle;
 pub mod interrupt;
+pub mod mutex;
 pub mod switch;
 pub mod task;
 pub mod timer;

@@ -11,9 +11,10 @@
 //!                                                Sleeping  → Runnable: enqueue it
 //! ```
 //!
-//! Waiters lie on their tasks' stacks. A waiter is taken off the queue, under its lock, by
+//! Waiters lie on their tasks' stacks, those of a [`WaitSet`] on the heap. A waiter is taken off the queue, under its lock, by
 //! whoever wakes it or by itself when it goes on, so none is left when its stack frame goes.
 
+use alloc::vec::Vec;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
@@ -65,6 +66,19 @@ struct Waiter {
     prev: Cell<*const Waiter>,
 }
 
+impl Waiter {
+    /// The running task's.
+    fn new(sharing: Sharing) -> Self {
+        Self {
+            task: NonNull::from(current()),
+            sharing,
+            queued: Cell::new(false),
+            next: Cell::new(ptr::null()),
+            prev: Cell::new(ptr::null()),
+        }
+    }
+}
+
 /// The queue's two ends. Shared waiters stand before exclusive ones.
 struct Waiters {
     first: *const Waiter,
@@ -105,13 +119,7 @@ impl WaitQueue {
             return Ok(());
         }
         let task = current();
-        let waiter = Waiter {
-            task: NonNull::from(task),
-            sharing: mode.sharing,
-            queued: Cell::new(false),
-            next: Cell::new(ptr::null()),
-            prev: Cell::new(ptr::null()),
-        };
+        let waiter = Waiter::new(mode.sharing);
         if let Some(deadline) = mode.deadline_ticks {
             timer::arm(deadline);
         }
@@ -120,11 +128,8 @@ impl WaitQueue {
             if condition() {
                 break Ok(());
             }
-            if mode.sleep == Sleep::Interruptible && task.is_interrupted() {
-                break Err(WaitError::Interrupted);
-            }
-            if mode.deadline_ticks.is_some_and(|deadline| tsc::now() >= deadline) {
-                break Err(WaitError::TimedOut);
+            if let Some(error) = end_of_wait(task, mode.sleep, mode.deadline_ticks) {
+                break Err(error);
             }
             switch::sleep_prepared();
         };
@@ -193,6 +198,78 @@ impl Default for WaitQueue {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Places on several queues, for a task that waits for whichever wakes it first.
+///
+/// Its room is allocated before the first place is taken, so that places do not move while they are queued.
+pub struct WaitSet<'q> {
+    places: Vec<(&'q WaitQueue, Waiter)>,
+}
+
+impl<'q> WaitSet<'q> {
+    /// Room for so many queues; `None` without the memory for it.
+    pub fn with_capacity(queues: usize) -> Option<Self> {
+        let mut places = Vec::new();
+        places.try_reserve_exact(queues).ok()?;
+        Some(Self { places })
+    }
+
+    /// Adds a queue to wait on.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    pub fn add(&mut self, queue: &'q WaitQueue) {
+        assert!(self.places.len() < self.places.capacity(), "a wait set has no room left");
+        self.places.push((queue, Waiter::new(Sharing::Shared)));
+    }
+
+    /// Sleeps until `condition` holds, which is looked at whenever one of the queues is woken, or until the
+    /// wait ends otherwise. The condition is called with nothing held.
+    ///
+    /// # Errors
+    /// [`WaitError`] if the wait ended while the condition did not hold.
+    pub fn wait(
+        &mut self,
+        sleep: Sleep,
+        deadline_ticks: Option<u64>,
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<(), WaitError> {
+        let task = current();
+        if let Some(deadline) = deadline_ticks {
+            timer::arm(deadline);
+        }
+        let result = loop {
+            // First the state, then the places: whoever finds one finds a task that it can wake.
+            task.state.set(State::Preparing(sleep));
+            for (queue, waiter) in &self.places {
+                queue.waiters.lock_irq().insert(waiter);
+            }
+            if condition() {
+                break Ok(());
+            }
+            if let Some(error) = end_of_wait(task, sleep, deadline_ticks) {
+                break Err(error);
+            }
+            switch::sleep_prepared();
+        };
+        task.state.set(State::Runnable);
+        for (queue, waiter) in &self.places {
+            queue.waiters.lock_irq().remove(waiter);
+        }
+        if deadline_ticks.is_some() {
+            timer::disarm();
+        }
+        result
+    }
+}
+
+/// Why a wait whose condition does not hold ends now, if it does.
+fn end_of_wait(task: &Task, sleep: Sleep, deadline_ticks: Option<u64>) -> Option<WaitError> {
+    if sleep == Sleep::Interruptible && task.is_interrupted() {
+        return Some(WaitError::Interrupted);
+    }
+    deadline_ticks.is_some_and(|deadline| tsc::now() >= deadline).then_some(WaitError::TimedOut)
 }
 
 impl Waiters {

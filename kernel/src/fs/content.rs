@@ -1,0 +1,268 @@
+//! What regular files contain: pages of memory, or bytes of the bundle where nothing was written yet.
+//!
+//! Writers and `truncate` come one at a time (`changes`, a sleeping mutex); readers and page faults only
+//! take the lock of the pages, for the time of finding one. A page that is being copied from or to is kept by
+//! a reference of its own. Holes read as zeroes and have no page until they are written or mapped.
+
+use alloc::collections::BTreeMap;
+
+use linux_raw_sys::general::SEEK_HOLE;
+use orrery_core::errno::Errno;
+
+use super::io::{IoFrom, IoTo};
+use super::limits;
+use super::page::{PAGE_BYTES, Page};
+use crate::mm::VirtAddr;
+use crate::mm::address::virt_to_phys;
+use crate::mm::space::{Access, PageError, SourcePage};
+use crate::sched::mutex::Mutex;
+use crate::sync::SpinLock;
+
+/// Largest offset after the last byte of a file.
+pub const MAX_SIZE_BYTES: u64 = i64::MAX as u64;
+
+/// The contents of a regular file.
+pub struct Content {
+    pages: SpinLock<Pages>,
+    changes: Mutex<()>,
+}
+
+struct Pages {
+    size_bytes: u64,
+    /// What the file begins with where `own` has no page; no longer than `size_bytes`.
+    bundle: &'static [u8],
+    own: BTreeMap<u64, FilePage>,
+}
+
+/// A page that counts against the limit of files' pages.
+struct FilePage(Page);
+
+impl FilePage {
+    fn zeroed() -> Result<Self, Errno> {
+        limits::FILE_PAGES.take().map_err(|_| Errno::ENOSPC)?;
+        match Page::zeroed() {
+            Some(page) => Ok(Self(page)),
+            None => {
+                limits::FILE_PAGES.give_back();
+                Err(Errno::ENOSPC)
+            }
+        }
+    }
+}
+
+impl Drop for FilePage {
+    fn drop(&mut self) {
+        limits::FILE_PAGES.give_back();
+    }
+}
+
+/// Where bytes of a file are found.
+enum Source {
+    Page(Page),
+    Bundle(&'static [u8]),
+    Hole,
+}
+
+fn page_of(at: u64) -> u64 {
+    at / PAGE_BYTES as u64
+}
+
+fn offset_in_page(at: u64) -> usize {
+    (at % PAGE_BYTES as u64) as usize
+}
+
+impl Pages {
+    /// The bundle's bytes from `at` on.
+    fn bundle_from(&self, at: u64) -> &'static [u8] {
+        usize::try_from(at).ok().and_then(|at| self.bundle.get(at..)).unwrap_or(&[])
+    }
+}
+
+impl Content {
+    /// A file with these contents, which are not copied until they are written.
+    pub fn new(bundle: &'static [u8]) -> Self {
+        let pages = Pages { size_bytes: bundle.len() as u64, bundle, own: BTreeMap::new() };
+        Self { pages: SpinLock::new("file pages", pages), changes: Mutex::new(()) }
+    }
+
+    /// Lets a file that has nothing have these contents.
+    pub fn borrow(&self, bundle: &'static [u8]) {
+        let mut pages = self.pages.lock();
+        debug_assert!(pages.own.is_empty());
+        (pages.size_bytes, pages.bundle) = (bundle.len() as u64, bundle);
+    }
+
+    /// The page of this number, for a mapping: a page of the bundle as it lies there, where it is whole and is not to
+    /// be written, or one of the file's own.
+    ///
+    /// # Errors
+    /// [`PageError`].
+    pub fn page(&self, index: u64, access: Access) -> Result<SourcePage, PageError> {
+        let start = index.checked_mul(PAGE_BYTES as u64).ok_or(PageError::BeyondEnd)?;
+        {
+            let pages = self.pages.lock();
+            if start >= pages.size_bytes {
+                return Err(PageError::BeyondEnd);
+            }
+            let bundle = pages.bundle_from(start);
+            if access != Access::Write
+                && bundle.len() >= PAGE_BYTES
+                && bundle.as_ptr().addr().is_multiple_of(PAGE_BYTES)
+                && !pages.own.contains_key(&index)
+            {
+                let at = VirtAddr::from_ptr(bundle.as_ptr());
+                return Ok(SourcePage::Pinned(virt_to_phys(at).as_u64()));
+            }
+        }
+        let page = self.own_page(index).map_err(|_| PageError::OutOfMemory)?;
+        Ok(SourcePage::Counted(page.into_pfn()))
+    }
+
+    /// Its size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.pages.lock().size_bytes
+    }
+
+    /// Pages of memory that it has of its own.
+    pub fn own_pages(&self) -> u64 {
+        self.pages.lock().own.len() as u64
+    }
+
+    /// Reads from offset `at` on.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn read(&self, to: &mut IoTo<'_>, at: u64) -> Result<(), Errno> {
+        let mut at = at;
+        while to.left() > 0 {
+            let in_page = PAGE_BYTES - offset_in_page(at);
+            let (source, len) = {
+                let pages = self.pages.lock();
+                let left = pages.size_bytes.saturating_sub(at);
+                if left == 0 {
+                    return Ok(());
+                }
+                let len = usize::try_from(left).unwrap_or(usize::MAX);
+                let bundle = pages.bundle_from(at);
+                if let Some(page) = pages.own.get(&page_of(at)) {
+                    (Source::Page(page.0.share()), len.min(in_page))
+                } else if bundle.is_empty() {
+                    (Source::Hole, len.min(in_page))
+                } else if pages.own.is_empty() {
+                    (Source::Bundle(bundle), len.min(bundle.len()))
+                } else {
+                    (Source::Bundle(bundle), len.min(bundle.len()).min(in_page))
+                }
+            };
+            let len = len.min(to.left());
+            at += match source {
+                Source::Page(page) => to.put(&page.bytes()[offset_in_page(at)..][..len])?,
+                Source::Bundle(bytes) => to.put(&bytes[..len])?,
+                Source::Hole => to.put_zeroes(len)?,
+            } as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes at offset `at`, or at the end; returns where the first byte went.
+    ///
+    /// # Errors
+    /// `EFAULT`, `ENOSPC`; `EFBIG` beyond [`MAX_SIZE_BYTES`]. What was written before stays.
+    pub fn write(&self, from: &mut IoFrom<'_>, at: Option<u64>) -> (u64, Result<(), Errno>) {
+        let _changes = self.changes.lock();
+        let start = at.unwrap_or_else(|| self.size_bytes());
+        (start, self.write_locked(from, start))
+    }
+
+    fn write_locked(&self, from: &mut IoFrom<'_>, start: u64) -> Result<(), Errno> {
+        let mut at = start;
+        while from.left() > 0 {
+            let room =
+                MAX_SIZE_BYTES.saturating_sub(at).min((PAGE_BYTES - offset_in_page(at)) as u64);
+            if room == 0 {
+                return Err(Errno::EFBIG);
+            }
+            let page = self.own_page(page_of(at))?;
+            let before = from.done();
+            let bytes = &mut page.bytes_mut()[offset_in_page(at)..][..room as usize];
+            let result = from.take(bytes);
+            at += (from.done() - before) as u64;
+            let mut pages = self.pages.lock();
+            pages.size_bytes = pages.size_bytes.max(at);
+            drop(pages);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// The file's own page of this number, made if it has none.
+    fn own_page(&self, index: u64) -> Result<Page, Errno> {
+        if let Some(page) = self.pages.lock().own.get(&index) {
+            return Ok(page.0.share());
+        }
+        let new = FilePage::zeroed()?;
+        let mut spare = None;
+        let mut pages = self.pages.lock();
+        let bundle = pages.bundle_from(index * PAGE_BYTES as u64);
+        let page = match pages.own.get(&index) {
+            // Somebody else was faster, by a page fault.
+            Some(page) => {
+                let page = page.0.share();
+                spare = Some(new);
+                page
+            }
+            None => {
+                let len = bundle.len().min(PAGE_BYTES);
+                new.0.bytes_mut()[..len].copy_from_slice(&bundle[..len]);
+                let page = new.0.share();
+                pages.own.insert(index, new);
+                page
+            }
+        };
+        drop(pages);
+        drop(spare);
+        Ok(page)
+    }
+
+    /// Cuts the file off, or makes it longer by a hole.
+    ///
+    /// # Errors
+    /// `EFBIG` beyond [`MAX_SIZE_BYTES`].
+    pub fn set_size(&self, size_bytes: u64) -> Result<(), Errno> {
+        if size_bytes > MAX_SIZE_BYTES {
+            return Err(Errno::EFBIG);
+        }
+        let _changes = self.changes.lock();
+        let cut_off = {
+            let mut pages = self.pages.lock();
+            let mut cut_off = BTreeMap::new();
+            if size_bytes < pages.size_bytes {
+                cut_off = pages.own.split_off(&size_bytes.div_ceil(PAGE_BYTES as u64));
+                if let Ok(size) = usize::try_from(size_bytes)
+                    && size < pages.bundle.len()
+                {
+                    pages.bundle = &pages.bundle[..size];
+                }
+                if let Some(page) = pages.own.get(&page_of(size_bytes)) {
+                    page.0.bytes_mut()[offset_in_page(size_bytes)..].fill(0);
+                }
+            }
+            pages.size_bytes = size_bytes;
+            cut_off
+        };
+        drop(cut_off);
+        Ok(())
+    }
+
+    /// Where the first data, or the first hole, at or after `at` begins. Only the end counts as a hole.
+    ///
+    /// # Errors
+    /// `ENXIO` if `at` is not before the end.
+    pub fn find(&self, at: u64, whence: u32) -> Result<u64, Errno> {
+        let size_bytes = self.size_bytes();
+        if at >= size_bytes {
+            return Err(Errno::ENXIO);
+        }
+        Ok(if whence == SEEK_HOLE { size_bytes } else { at })
+    }
+}

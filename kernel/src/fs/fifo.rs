@@ -1,0 +1,134 @@
+//! Pipes with names (fifo(7)): opening one end waits for the other.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use linux_raw_sys::general::{O_ACCMODE, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY, POLLHUP};
+use orrery_core::errno::Errno;
+
+use super::file::{File, Transfer};
+use super::io::{IoFrom, IoTo};
+use super::pipe::{Pipe, PipeReader, PipeWriter};
+use crate::sched::mutex::Mutex;
+use crate::sched::task::Sleep;
+use crate::sched::wait::{Sharing, WaitMode, WaitQueue};
+
+/// What a named pipe's inode has.
+pub struct Fifo {
+    pipe: Arc<Pipe>,
+    /// Held while ends come, so that bytes of former users are thrown away once.
+    coming: Mutex<()>,
+    /// Times that it was opened for reading, and for writing.
+    opened: [AtomicU64; 2],
+    /// Whoever waits for the other end.
+    waiting: WaitQueue,
+}
+
+impl Default for Fifo {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Fifo {
+    /// A pipe that nobody has opened.
+    pub fn new() -> Self {
+        Self {
+            pipe: Pipe::new(),
+            coming: Mutex::new(()),
+            opened: [const { AtomicU64::new(0) }; 2],
+            waiting: WaitQueue::new(),
+        }
+    }
+
+    /// Opens it as `flags` say.
+    ///
+    /// # Errors
+    /// `ENXIO` for writing without waiting when nobody reads; [`Errno::RESTART_SYS`] after a signal.
+    pub fn open(&self, flags: u32) -> Result<Arc<dyn File>, Errno> {
+        let nonblocking = flags & O_NONBLOCK != 0;
+        let coming = self.coming.lock();
+        if !self.pipe.has_readers() && !self.pipe.has_writers() {
+            self.pipe.clear();
+        }
+        match flags & O_ACCMODE {
+            O_RDONLY => {
+                let end = PipeReader::new(&self.pipe);
+                drop(coming);
+                self.come(0);
+                if !nonblocking && !self.pipe.has_writers() {
+                    self.wait_for(1, || self.pipe.has_writers())?;
+                }
+                Ok(Arc::new(end))
+            }
+            O_WRONLY => {
+                if nonblocking && !self.pipe.has_readers() {
+                    return Err(Errno::ENXIO);
+                }
+                let end = PipeWriter::new(&self.pipe);
+                drop(coming);
+                self.come(1);
+                if !self.pipe.has_readers() {
+                    self.wait_for(0, || self.pipe.has_readers())?;
+                }
+                Ok(Arc::new(end))
+            }
+            O_RDWR => {
+                let both = BothEnds {
+                    reader: PipeReader::new(&self.pipe),
+                    writer: PipeWriter::new(&self.pipe),
+                };
+                drop(coming);
+                self.come(0);
+                self.come(1);
+                Ok(Arc::new(both))
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn come(&self, end: usize) {
+        self.opened[end].fetch_add(1, Ordering::AcqRel);
+        self.waiting.wake_all();
+    }
+
+    /// Waits until the other end is there, or has been there in the meantime.
+    fn wait_for(&self, end: usize, is_there: impl Fn() -> bool) -> Result<(), Errno> {
+        const MODE: WaitMode = WaitMode {
+            sleep: Sleep::Interruptible,
+            sharing: Sharing::Shared,
+            deadline_ticks: None,
+        };
+        let before = self.opened[end].load(Ordering::Acquire);
+        let has_come = || self.opened[end].load(Ordering::Acquire) != before;
+        self.waiting.wait(MODE, || is_there() || has_come()).map_err(|_| Errno::RESTART_SYS)
+    }
+}
+
+/// Opened for reading and writing.
+struct BothEnds {
+    reader: PipeReader,
+    writer: PipeWriter,
+}
+
+impl File for BothEnds {
+    fn read(&self, to: &mut IoTo<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
+        self.reader.read(to, transfer)
+    }
+
+    fn write(&self, from: &mut IoFrom<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
+        self.writer.write(from, transfer)
+    }
+
+    fn readiness(&self) -> u32 {
+        (self.reader.readiness() | self.writer.readiness()) & !POLLHUP
+    }
+
+    fn queues(&self) -> [Option<&WaitQueue>; 2] {
+        [self.reader.queues()[0], self.writer.queues()[0]]
+    }
+
+    fn readable_bytes(&self) -> Result<u64, Errno> {
+        self.reader.readable_bytes()
+    }
+}

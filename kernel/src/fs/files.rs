@@ -1,0 +1,248 @@
+//! A process's file descriptors, and what paths mean to it.
+//!
+//! Both are shared by threads and, with `CLONE_FILES` and `CLONE_FS`, by processes; `fork` copies
+//! them. The lock is a spinlock for the time of one look or change. What a change takes out is dropped after
+//! it: closing a file may wake others.
+
+use alloc::sync::Arc;
+
+use orrery_core::errno::Errno;
+use orrery_core::fs::fd_table::{FdTable, OnExec};
+
+use super::executable::page_source;
+use super::file::OpenFile;
+use super::inode::Inode;
+use super::lookup::Start;
+use crate::mm::space::PageSource;
+use crate::sync::SpinLock;
+
+/// File descriptors.
+pub struct Files(SpinLock<FdTable<Arc<OpenFile>>>);
+
+impl Files {
+    /// No descriptors.
+    pub fn new() -> Arc<Self> {
+        Self::from_table(FdTable::new())
+    }
+
+    fn from_table(table: FdTable<Arc<OpenFile>>) -> Arc<Self> {
+        Arc::new(Self(SpinLock::new("file descriptors", table)))
+    }
+
+    /// Descriptors of its own for the same open files: those of `fork`'s child.
+    ///
+    /// # Errors
+    /// None so far; memory is not checked.
+    pub fn copy(&self) -> Result<Arc<Self>, Errno> {
+        let table = self.0.lock().clone();
+        Ok(Self::from_table(table))
+    }
+
+    /// Those of the next program: without the ones that `execve` closes, and shared with nobody.
+    pub fn close_on_exec(self: Arc<Self>) -> Arc<Self> {
+        let own = if Arc::strong_count(&self) == 1 {
+            self
+        } else {
+            let table = self.0.lock().clone();
+            Self::from_table(table)
+        };
+        loop {
+            let closed = own.0.lock().remove_for_exec();
+            if closed.is_none() {
+                return own;
+            }
+        }
+    }
+
+    /// The file of a descriptor.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    #[inline]
+    pub fn get(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+        // Negative ones are far beyond the end.
+        self.0.lock().get(fd.cast_unsigned()).cloned().ok_or(Errno::EBADF)
+    }
+
+    /// What `mmap` of a descriptor maps; `to_write` if shared and written.
+    ///
+    /// # Errors
+    /// `EBADF`, `EACCES`, `ENODEV`.
+    pub fn mappable(&self, fd: i32, to_write: bool) -> Result<Arc<dyn PageSource>, Errno> {
+        let file = self.get(fd)?;
+        if !file.is_readable() || (to_write && !file.is_writable()) {
+            return Err(Errno::EACCES);
+        }
+        page_source(file.inode())
+    }
+
+    /// Puts a file at the lowest free descriptor, at least `least` and less than `limit`.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn insert(
+        &self,
+        least: u32,
+        limit: u32,
+        file: Arc<OpenFile>,
+        on_exec: OnExec,
+    ) -> Result<u32, Errno> {
+        // Kept until the lock is gone, should there be no descriptor.
+        let file_after = file.clone();
+        let inserted = self.0.lock().insert(least, limit, file, on_exec);
+        drop(file_after);
+        inserted
+    }
+
+    /// Puts two files at the lowest free descriptors.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn insert_pair(
+        &self,
+        limit: u32,
+        files: &[Arc<OpenFile>; 2],
+        on_exec: OnExec,
+    ) -> Result<[u32; 2], Errno> {
+        self.0.lock().insert_pair(limit, files.clone(), on_exec)
+    }
+
+    /// Lets `to` be what `from` is (dup2(2)).
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn duplicate_to(
+        &self,
+        from: u32,
+        to: u32,
+        limit: u32,
+        on_exec: OnExec,
+    ) -> Result<(), Errno> {
+        let _closed = {
+            let mut table = self.0.lock();
+            let file = table.get(from).cloned().ok_or(Errno::EBADF)?;
+            table.replace(to, limit, file, on_exec)?
+        };
+        Ok(())
+    }
+
+    /// Closes a descriptor.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn close(&self, fd: i32) -> Result<(), Errno> {
+        let closed = self.0.lock().remove(fd.cast_unsigned())?;
+        drop(closed);
+        Ok(())
+    }
+
+    /// Closes the descriptors from `first` to `last`.
+    pub fn close_range(&self, first: u32, last: u32) {
+        loop {
+            let closed = self.0.lock().remove_first_in(first, last);
+            if closed.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// What `execve` does with a descriptor.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn on_exec(&self, fd: u32) -> Result<OnExec, Errno> {
+        self.0.lock().on_exec(fd).ok_or(Errno::EBADF)
+    }
+
+    /// Says what `execve` shall do with a descriptor.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn set_on_exec(&self, fd: u32, on_exec: OnExec) -> Result<(), Errno> {
+        self.0.lock().set_on_exec(fd, on_exec)
+    }
+
+    /// Says that `execve` shall close the descriptors from `first` to `last`.
+    pub fn close_range_on_exec(&self, first: u32, last: u32) {
+        let mut next = first;
+        while let Some(fd) = self.next_open(next).filter(|&fd| fd <= last) {
+            // Another thread may have closed it meanwhile.
+            let _ = self.set_on_exec(fd, OnExec::Close);
+            next = fd + 1;
+        }
+    }
+
+    /// The first open descriptor that is at least `least`.
+    pub fn next_open(&self, least: u32) -> Option<u32> {
+        self.0.lock().iter_from(least).next()
+    }
+
+    /// How many descriptors are open.
+    pub fn count(&self) -> u32 {
+        self.0.lock().len()
+    }
+}
+
+/// Root directory, working directory and file mode mask.
+pub struct FsContext(SpinLock<Context>);
+
+#[derive(Clone)]
+struct Context {
+    root: Arc<Inode>,
+    working: Arc<Inode>,
+    umask: u32,
+}
+
+impl FsContext {
+    /// That of a first process: everything at `root`, mask 022.
+    pub fn new(root: Arc<Inode>) -> Arc<Self> {
+        let working = root.clone();
+        Self::from_context(Context { root, working, umask: 0o022 })
+    }
+
+    fn from_context(context: Context) -> Arc<Self> {
+        Arc::new(Self(SpinLock::new("fs context", context)))
+    }
+
+    /// A copy of its own.
+    pub fn copy(&self) -> Arc<Self> {
+        let context = self.0.lock().clone();
+        Self::from_context(context)
+    }
+
+    /// Root directory.
+    pub fn root(&self) -> Arc<Inode> {
+        self.0.lock().root.clone()
+    }
+
+    /// Working directory.
+    pub fn working_directory(&self) -> Arc<Inode> {
+        self.0.lock().working.clone()
+    }
+
+    /// Where paths start that are relative to the working directory.
+    pub fn start(&self) -> Start {
+        let context = self.0.lock();
+        Start { root: context.root.clone(), base: context.working.clone() }
+    }
+
+    /// Changes the working directory.
+    pub fn set_working_directory(&self, directory: Arc<Inode>) {
+        let _old = core::mem::replace(&mut self.0.lock().working, directory);
+    }
+
+    /// Changes the root directory.
+    pub fn set_root(&self, directory: Arc<Inode>) {
+        let _old = core::mem::replace(&mut self.0.lock().root, directory);
+    }
+
+    /// Permissions that new files do not get.
+    pub fn umask(&self) -> u32 {
+        self.0.lock().umask
+    }
+
+    /// Sets the mask; returns the old one.
+    pub fn set_umask(&self, umask: u32) -> u32 {
+        core::mem::replace(&mut self.0.lock().umask, umask & 0o777)
+    }
+}

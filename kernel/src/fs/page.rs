@@ -1,0 +1,71 @@
+//! A frame of physical memory that holds a page of a file or pipe.
+
+use core::ptr::NonNull;
+
+use orrery_core::frames::{FRAME_BYTES, Pfn, Put};
+
+use crate::mm::address::phys_to_virt;
+use crate::mm::{PhysAddr, frames};
+
+/// Bytes of a page.
+pub const PAGE_BYTES: usize = FRAME_BYTES as usize;
+
+/// One reference to a frame. The memory may be mapped by programs at the same time.
+pub struct Page(Pfn);
+
+impl Page {
+    /// A page of zeroes; `None` if no memory is left.
+    pub fn zeroed() -> Option<Self> {
+        frames::alloc_zeroed(0).map(Self)
+    }
+
+    /// A page with any contents, for a place where only what was written is read.
+    pub fn uninitialised() -> Option<Self> {
+        frames::alloc(0).map(Self)
+    }
+
+    /// Another reference to the same frame.
+    pub fn share(&self) -> Self {
+        match frames::table().get(self.0) {
+            Ok(()) => Self(self.0),
+            Err(why) => panic!("{why}"),
+        }
+    }
+
+    /// Gives up this handle, but not its reference: that is the caller's now.
+    pub fn into_pfn(self) -> Pfn {
+        let pfn = self.0;
+        core::mem::forget(self);
+        pfn
+    }
+
+    fn start(&self) -> NonNull<u8> {
+        let start = phys_to_virt(PhysAddr::new(self.0.start_address())).as_mut_ptr();
+        // SAFETY: the direct map is not at address 0.
+        unsafe { NonNull::new_unchecked(start) }
+    }
+
+    /// Its bytes. Programs that have mapped the page may change them while they are read; whoever uses this
+    /// only copies them.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the frame is in the direct map and ours by the reference; see above for who writes.
+        unsafe { core::slice::from_raw_parts(self.start().as_ptr(), PAGE_BYTES) }
+    }
+
+    /// Its bytes, to be written. Whoever has the page otherwise may do the same; both only copy.
+    #[allow(clippy::mut_from_ref)] // the memory is as shared as a file is
+    pub fn bytes_mut(&self) -> &mut [u8] {
+        // SAFETY: as `bytes`.
+        unsafe { core::slice::from_raw_parts_mut(self.start().as_ptr(), PAGE_BYTES) }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        match frames::table().put(self.0) {
+            Ok(Put::Last) => frames::free(self.0, 0),
+            Ok(Put::Shared) => {}
+            Err(why) => panic!("{why}"),
+        }
+    }
+}

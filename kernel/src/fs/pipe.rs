@@ -1,0 +1,372 @@
+//! Pipes (pipe(7)); named ones and sockets are made of them.
+//!
+//! Bytes lie in pages that come with the first write that needs them; an empty pipe keeps one. The pages
+//! and positions are under a sleeping mutex, which is held while bytes are copied from and to programs.
+//! What waiters and `poll` look at (`fill`, the numbers of ends) is atomic, so that they need no mutex.
+//!
+//! Wakes: a write into an empty pipe wakes one reader, and a reader that leaves something wakes the next. A read
+//! from a pipe with less than `PIPE_BUF` of room wakes one writer, and a writer that leaves room wakes the next.
+//! Nobody waits for room while `PIPE_BUF` of it is there. Pollers share each of these wakes.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use linux_raw_sys::general::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
+use orrery_core::errno::Errno;
+use orrery_core::fs::ring::Ring;
+
+use super::file::{File, Transfer};
+use super::io::{IoFrom, IoTo};
+use super::limits;
+use super::page::{PAGE_BYTES, Page};
+use crate::sched::mutex::Mutex;
+use crate::sched::task::Sleep;
+use crate::sched::wait::{Sharing, WaitMode, WaitQueue};
+
+/// Pages of a pipe: 64 KiB.
+pub const PAGES: usize = 16;
+/// Bytes that are written in one piece (`PIPE_BUF`).
+pub const ATOMIC_BYTES: usize = linux_raw_sys::general::PIPE_BUF as usize;
+const CAPACITY_BYTES: usize = PAGES * PAGE_BYTES;
+
+/// How readers and writers wait: until a signal, one woken at a time.
+const INTERRUPTIBLE: WaitMode =
+    WaitMode { sleep: Sleep::Interruptible, sharing: Sharing::Exclusive, deadline_ticks: None };
+
+/// A page that counts against the limit of pipes' pages.
+struct PipePage(Page);
+
+impl PipePage {
+    fn new() -> Result<Self, Errno> {
+        limits::PIPE_PAGES.take().map_err(|_| Errno::ENOMEM)?;
+        // Only what was written is ever read.
+        match Page::uninitialised() {
+            Some(page) => Ok(Self(page)),
+            None => {
+                limits::PIPE_PAGES.give_back();
+                Err(Errno::ENOMEM)
+            }
+        }
+    }
+}
+
+impl Drop for PipePage {
+    fn drop(&mut self) {
+        limits::PIPE_PAGES.give_back();
+    }
+}
+
+struct Buffer {
+    ring: Ring,
+    pages: [Option<PipePage>; PAGES],
+}
+
+impl Buffer {
+    /// Copies into the pipe, as far as there is room.
+    #[inline]
+    fn fill(&mut self, from: &mut IoFrom<'_>) -> Result<(), Errno> {
+        while from.left() > 0 {
+            let room = self.ring.room();
+            if room.len == 0 {
+                break;
+            }
+            let page = match &mut self.pages[room.page] {
+                Some(page) => page,
+                empty => empty.insert(PipePage::new()?),
+            };
+            let before = from.done();
+            let result = from.take(&mut page.0.bytes_mut()[room.offset..room.offset + room.len]);
+            self.ring.filled(from.done() - before);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Copies out of the pipe, as far as there is something.
+    #[inline]
+    fn drain(&mut self, to: &mut IoTo<'_>) -> Result<(), Errno> {
+        while to.left() > 0 {
+            let data = self.ring.data();
+            let Some(page) = &self.pages[data.page] else { break };
+            if data.len == 0 {
+                break;
+            }
+            let before = to.done();
+            let result = to.put(&page.0.bytes()[data.offset..data.offset + data.len]);
+            self.ring.drained(to.done() - before);
+            result?;
+        }
+        if self.ring.len() == 0 && self.pages[1].is_some() {
+            self.pages[1..].fill_with(|| None);
+        }
+        Ok(())
+    }
+}
+
+/// What the two ends share.
+pub struct Pipe {
+    buffer: Mutex<Buffer>,
+    /// Bytes in the buffer, for those who do not hold it.
+    fill_bytes: AtomicUsize,
+    readers: AtomicU32,
+    writers: AtomicU32,
+    /// Whoever waits for bytes, or for the last writer to go.
+    readable: WaitQueue,
+    /// Whoever waits for room, or for the last reader to go.
+    writable: WaitQueue,
+}
+
+impl Pipe {
+    /// An empty pipe without ends.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            buffer: Mutex::new(Buffer { ring: Ring::new(PAGES), pages: [const { None }; PAGES] }),
+            fill_bytes: AtomicUsize::new(0),
+            readers: AtomicU32::new(0),
+            writers: AtomicU32::new(0),
+            readable: WaitQueue::new(),
+            writable: WaitQueue::new(),
+        })
+    }
+
+    /// Bytes in it.
+    pub fn fill_bytes(&self) -> usize {
+        self.fill_bytes.load(Ordering::Acquire)
+    }
+
+    /// Whether there is an end to read from.
+    pub fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether there is an end to write to.
+    pub fn has_writers(&self) -> bool {
+        self.writers.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether bytes still go from one end to the other. A socket that has shut down one direction finds its
+    /// own end gone.
+    fn is_open(&self) -> bool {
+        self.has_readers() && self.has_writers()
+    }
+
+    /// Adds an end to read from.
+    pub fn open_reader(&self) {
+        self.readers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Adds an end to write to.
+    pub fn open_writer(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes an end to read from away.
+    pub fn close_reader(&self) {
+        if self.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.wake_everybody();
+        }
+    }
+
+    /// Takes an end to write to away.
+    pub fn close_writer(&self) {
+        if self.writers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.wake_everybody();
+        }
+    }
+
+    fn wake_everybody(&self) {
+        self.readable.wake_all();
+        self.writable.wake_all();
+    }
+
+    /// Reads what is there, waiting for the first byte.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `EFAULT`; [`Errno::RESTART_SYS`] after a signal.
+    pub fn read(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+        if to.left() == 0 {
+            return Ok(());
+        }
+        loop {
+            {
+                let mut buffer = self.buffer.lock();
+                let before = buffer.ring.len();
+                if before > 0 {
+                    let result = buffer.drain(to);
+                    let after = buffer.ring.len();
+                    self.fill_bytes.store(after, Ordering::Release);
+                    drop(buffer);
+                    if before > CAPACITY_BYTES - ATOMIC_BYTES {
+                        self.writable.wake_one();
+                    }
+                    if after > 0 {
+                        self.readable.wake_one();
+                    }
+                    return result;
+                }
+            }
+            if !self.is_open() {
+                // The last writer may have written before it went.
+                if self.fill_bytes() == 0 {
+                    return Ok(());
+                }
+                continue;
+            }
+            if transfer.is_nonblocking() {
+                return Err(Errno::EAGAIN);
+            }
+            self.readable
+                .wait(INTERRUPTIBLE, || self.fill_bytes() > 0 || !self.is_open())
+                .map_err(|_| Errno::RESTART_SYS)?;
+        }
+    }
+
+    /// Writes everything, waiting for room as often as it takes. Up to [`ATOMIC_BYTES`] go in one piece.
+    ///
+    /// # Errors
+    /// `EPIPE`, `EAGAIN`, `EFAULT`, `ENOMEM`; [`Errno::RESTART_SYS`] after a signal. Some bytes may have been
+    /// written.
+    pub fn write(&self, from: &mut IoFrom<'_>, transfer: &Transfer) -> Result<(), Errno> {
+        if from.left() == 0 {
+            return Ok(());
+        }
+        let wanted = from.left();
+        let least_room = if wanted <= ATOMIC_BYTES { wanted } else { 1 };
+        let mut has_waited = false;
+        loop {
+            if !self.is_open() {
+                return Err(Errno::EPIPE);
+            }
+            let mut buffer = self.buffer.lock();
+            let before = buffer.ring.len();
+            if CAPACITY_BYTES - before >= least_room {
+                let result = buffer.fill(from);
+                let after = buffer.ring.len();
+                self.fill_bytes.store(after, Ordering::Release);
+                drop(buffer);
+                if before == 0 && after > 0 {
+                    self.readable.wake_one();
+                }
+                if from.left() == 0 || result.is_err() {
+                    // One wake for many: it is passed on.
+                    if has_waited {
+                        self.writable.wake_one();
+                    }
+                    return result;
+                }
+            } else {
+                drop(buffer);
+            }
+            if transfer.is_nonblocking() {
+                return Err(Errno::EAGAIN);
+            }
+            let has_room = || CAPACITY_BYTES - self.fill_bytes() >= least_room;
+            self.writable
+                .wait(INTERRUPTIBLE, || has_room() || !self.is_open())
+                .map_err(|_| Errno::RESTART_SYS)?;
+            has_waited = true;
+        }
+    }
+
+    /// Whoever waits for bytes.
+    pub fn readable(&self) -> &WaitQueue {
+        &self.readable
+    }
+
+    /// Whoever waits for room.
+    pub fn writable(&self) -> &WaitQueue {
+        &self.writable
+    }
+
+    /// Whether [`ATOMIC_BYTES`] can be written without waiting.
+    pub fn has_room(&self) -> bool {
+        CAPACITY_BYTES - self.fill_bytes() >= ATOMIC_BYTES
+    }
+
+    /// Throws away what is in it.
+    pub fn clear(&self) {
+        let mut buffer = self.buffer.lock();
+        buffer.ring = Ring::new(PAGES);
+        self.fill_bytes.store(0, Ordering::Release);
+    }
+
+    fn reader_readiness(&self) -> u32 {
+        let readable = if self.fill_bytes() > 0 { POLLIN | POLLRDNORM } else { 0 };
+        readable | if self.has_writers() { 0 } else { POLLHUP }
+    }
+
+    fn writer_readiness(&self) -> u32 {
+        let writable = if self.has_room() { POLLOUT | POLLWRNORM } else { 0 };
+        writable | if self.has_readers() { 0 } else { POLLERR }
+    }
+}
+
+/// An end to read from.
+pub struct PipeReader(Arc<Pipe>);
+
+impl PipeReader {
+    /// Another end to read from.
+    pub fn new(pipe: &Arc<Pipe>) -> Self {
+        pipe.open_reader();
+        Self(pipe.clone())
+    }
+}
+
+impl Drop for PipeReader {
+    fn drop(&mut self) {
+        self.0.close_reader();
+    }
+}
+
+impl File for PipeReader {
+    fn read(&self, to: &mut IoTo<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
+        self.0.read(to, transfer)
+    }
+
+    fn readiness(&self) -> u32 {
+        self.0.reader_readiness()
+    }
+
+    fn queues(&self) -> [Option<&WaitQueue>; 2] {
+        [Some(&self.0.readable), None]
+    }
+
+    fn readable_bytes(&self) -> Result<u64, Errno> {
+        Ok(self.0.fill_bytes() as u64)
+    }
+}
+
+/// An end to write to.
+pub struct PipeWriter(Arc<Pipe>);
+
+impl PipeWriter {
+    /// Another end to write to.
+    pub fn new(pipe: &Arc<Pipe>) -> Self {
+        pipe.open_writer();
+        Self(pipe.clone())
+    }
+}
+
+impl Drop for PipeWriter {
+    fn drop(&mut self) {
+        self.0.close_writer();
+    }
+}
+
+impl File for PipeWriter {
+    fn write(&self, from: &mut IoFrom<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
+        self.0.write(from, transfer)
+    }
+
+    fn readiness(&self) -> u32 {
+        self.0.writer_readiness()
+    }
+
+    fn queues(&self) -> [Option<&WaitQueue>; 2] {
+        [Some(&self.0.writable), None]
+    }
+
+    fn readable_bytes(&self) -> Result<u64, Errno> {
+        Ok(self.0.fill_bytes() as u64)
+    }
+}

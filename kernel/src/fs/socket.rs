@@ -1,0 +1,103 @@
+//! `AF_UNIX` stream sockets, as `socketpair` makes them: two pipes, one for each direction.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use linux_raw_sys::general::{POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRNORM};
+use orrery_core::errno::Errno;
+
+use super::file::{File, Transfer};
+use super::io::{IoFrom, IoTo};
+use super::pipe::Pipe;
+use crate::sched::wait::WaitQueue;
+
+/// A direction, as a bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Direction {
+    /// What comes from the other end.
+    Receive = 1,
+    /// What goes to the other end.
+    Send = 2,
+}
+
+/// One of two connected sockets.
+pub struct SocketEnd {
+    receive: Arc<Pipe>,
+    send: Arc<Pipe>,
+    /// Directions that are shut down.
+    shut: AtomicU8,
+}
+
+/// Two sockets, each the other's peer.
+pub fn pair() -> [SocketEnd; 2] {
+    let [there, back] = [Pipe::new(), Pipe::new()];
+    [SocketEnd::new(&there, &back), SocketEnd::new(&back, &there)]
+}
+
+impl SocketEnd {
+    fn new(receive: &Arc<Pipe>, send: &Arc<Pipe>) -> Self {
+        receive.open_reader();
+        send.open_writer();
+        Self { receive: receive.clone(), send: send.clone(), shut: AtomicU8::new(0) }
+    }
+
+    /// Ends one direction (shutdown(2)).
+    pub fn shut_down(&self, direction: Direction) {
+        let bit = direction as u8;
+        if self.shut.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
+            match direction {
+                Direction::Receive => self.receive.close_reader(),
+                Direction::Send => self.send.close_writer(),
+            }
+        }
+    }
+}
+
+impl Drop for SocketEnd {
+    fn drop(&mut self) {
+        self.shut_down(Direction::Receive);
+        self.shut_down(Direction::Send);
+    }
+}
+
+impl File for SocketEnd {
+    fn read(&self, to: &mut IoTo<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
+        self.receive.read(to, transfer)
+    }
+
+    fn write(&self, from: &mut IoFrom<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
+        self.send.write(from, transfer)
+    }
+
+    fn readiness(&self) -> u32 {
+        let is_receiving = self.receive.has_writers() && self.receive.has_readers();
+        let is_sending = self.send.has_readers() && self.send.has_writers();
+        let mut ready = 0;
+        if self.receive.fill_bytes() > 0 || !is_receiving {
+            ready |= POLLIN | POLLRDNORM;
+        }
+        if !is_receiving {
+            ready |= POLLRDHUP;
+        }
+        if self.send.has_room() || !is_sending {
+            ready |= POLLOUT | POLLWRNORM;
+        }
+        if !is_receiving && !is_sending {
+            ready |= POLLHUP;
+        }
+        ready
+    }
+
+    fn queues(&self) -> [Option<&WaitQueue>; 2] {
+        [Some(self.receive.readable()), Some(self.send.writable())]
+    }
+
+    fn readable_bytes(&self) -> Result<u64, Errno> {
+        Ok(self.receive.fill_bytes() as u64)
+    }
+
+    fn socket(&self) -> Option<&SocketEnd> {
+        Some(self)
+    }
+}
