@@ -215,7 +215,8 @@ fn make_task(
                 );
                 let limits = *parent.process.limits.lock();
                 let process = Process::new(namespace.clone(), signals, limits);
-                *process.executable.lock() = parent.process.executable.lock().clone();
+                let executable = parent.process.executable.lock().clone();
+                *process.executable.lock() = executable;
                 Arc::new(process)
             };
             let thread = Arc::new(Thread {
