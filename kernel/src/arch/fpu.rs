@@ -29,11 +29,14 @@ const HEADER_BYTES: usize = 64;
 /// Bytes of an area: legacy region, header, AVX state (CPUID leaf 0Dh gives the offset 576).
 pub const AREA_BYTES: usize = LEGACY_BYTES + HEADER_BYTES + 256;
 
-/// Where the legacy region has FCW, MXCSR and the bits that MXCSR may have.
-const FCW_AT: usize = 0;
-const MXCSR_AT: usize = 24;
-const INITIAL_FCW: u16 = 0x37F;
-const INITIAL_MXCSR: u32 = 0x1F80;
+/// Where the legacy region has FCW, the x87's control word.
+pub const FCW_AT: usize = 0;
+/// Where it has MXCSR, the control and status of SSE.
+pub const MXCSR_AT: usize = 24;
+/// FCW of a new program.
+pub const INITIAL_FCW: u16 = 0x37F;
+/// MXCSR of a new program.
+pub const INITIAL_MXCSR: u32 = 0x1F80;
 /// MXCSR's bits that may be set (SDM vol. 1, 10.2.3).
 const MXCSR_MASK: u32 = 0xFFFF;
 

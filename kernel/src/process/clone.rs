@@ -13,6 +13,7 @@ use orrery_core::errno::Errno;
 
 use super::group::{Process, State};
 use super::limits::INFINITY;
+use super::signal::{Inheritance, SpaceUse};
 use super::thread::{self, Thread, VforkDone, program_part};
 use super::{current, signal, tree};
 use crate::arch::exception::Frame;
@@ -207,12 +208,8 @@ fn make_task(
             let process = if request.has(THREAD) {
                 parent.process.clone()
             } else {
-                let shares = request.has(SIGHAND);
-                let signals = signal::ProcessSignals::for_child(
-                    &parent.process,
-                    shares,
-                    request.has(CLEAR_SIGHAND),
-                );
+                let signals =
+                    signal::ProcessSignals::for_child(&parent.process, handlers_for(request));
                 let limits = *parent.process.limits.lock();
                 let process = Process::new(namespace.clone(), signals, limits);
                 let executable = parent.process.executable.lock().clone();
@@ -222,10 +219,7 @@ fn make_task(
             let thread = Arc::new(Thread {
                 process,
                 tid: AtomicU64::new(0),
-                signals: signal::ThreadSignals::for_child(
-                    parent,
-                    request.has(VM) && !request.has(VFORK),
-                ),
+                signals: signal::ThreadSignals::for_child(parent, space_use(request)),
                 space: SpinLock::new("thread's address space", Some(space)),
                 files: SpinLock::new("thread's files", Some(files)),
                 fs: SpinLock::new("thread's directory", Some(fs)),
@@ -251,6 +245,21 @@ fn make_task(
         thread.tid.store(tid.into(), Ordering::Relaxed);
     }
     Ok(task)
+}
+
+fn handlers_for(request: &Request) -> Inheritance {
+    if request.has(SIGHAND) {
+        Inheritance::Shared
+    } else if request.has(CLEAR_SIGHAND) {
+        Inheritance::Cleared
+    } else {
+        Inheritance::Copied
+    }
+}
+
+fn space_use(request: &Request) -> SpaceUse {
+    let is_shared = request.has(VM) && !request.has(VFORK);
+    if is_shared { SpaceUse::AtTheSameTime } else { SpaceUse::OneAtATime }
 }
 
 fn clear_child_tid(request: &Request) -> u64 {
@@ -294,6 +303,7 @@ fn join_family(request: &Request, parent: &Thread, task: &Arc<Task>, kinship: Ki
     let thread = thread::thread_of(task).expect("the task of a thread");
     let process = &thread.process;
     let mut tree = tree::lock();
+    let is_orphan = kinship == Kinship::None || parent.is_doomed();
     if request.has(THREAD) {
         let family = process.family.get_mut(&mut tree);
         family.threads.push(task.clone());
@@ -301,6 +311,7 @@ fn join_family(request: &Request, parent: &Thread, task: &Arc<Task>, kinship: Ki
         if is_ending {
             thread.is_doomed.store(true, Ordering::SeqCst);
         }
+        signal::on_new_thread(process, task);
         drop(tree);
         JoinHandle::detached(task);
     } else {
@@ -320,9 +331,10 @@ fn join_family(request: &Request, parent: &Thread, task: &Arc<Task>, kinship: Ki
         family.exit_signal = request.exit_signal as u8;
         family.threads.push(task.clone());
         family.leader = Some(JoinHandle::of_new(task));
-        if kinship == Kinship::Child
-            && let Some(real_parent) = real_parent
-        {
+        if is_orphan {
+            // Its maker is being killed: what kills a process must not miss its children.
+            thread.is_doomed.store(true, Ordering::SeqCst);
+        } else if let Some(real_parent) = real_parent {
             family.parent = Some(Arc::downgrade(&real_parent));
             real_parent.family.get_mut(&mut tree).children.insert(task.pid(), process.clone());
         }

@@ -24,11 +24,15 @@ pub fn exit_group(status: Status) -> ! {
 
 /// Dooms all threads of a process: each goes before it returns to ring 3. The first status counts.
 pub fn begin_group_exit(process: &Process, status: Status) {
-    let mut tree = tree::lock();
-    let family = process.family.get_mut(&mut tree);
+    begin_group_exit_in(process, status, &mut tree::lock());
+}
+
+/// [`begin_group_exit`] for a caller that has the tree's lock.
+pub fn begin_group_exit_in(process: &Process, status: Status, tree: &mut Tree) {
+    let family = process.family.get_mut(tree);
     if family.state == State::Running {
         family.state = State::Exiting(status);
-        thread::doom(process, &tree, |_| false);
+        thread::doom(process, tree, |_| false);
         process.threads_changed.wake_all();
     }
 }
@@ -60,13 +64,13 @@ pub fn exit_thread() -> ! {
     let task = sched::current();
     futex::on_thread_exit(thread);
     leave_shared_state(thread);
+    signal::on_thread_exit(thread);
     if is_leader(thread, task) {
         wait_until_alone(&thread.process);
         // Another thread may have called `execve`: this one goes on with it.
         exec::adopt_handover();
     }
     let process = thread.process.clone();
-    signal::on_thread_exit(thread);
     let run_ticks = task.sched_info().run_ticks;
     process.past_ticks.fetch_add(run_ticks, Ordering::Relaxed);
     let ends = leave_group(&process, task);

@@ -6,6 +6,7 @@
 
 mod memory;
 mod process;
+mod signal;
 // The numbers have the names that Linux gives them.
 #[allow(non_upper_case_globals)]
 mod table;

@@ -2,7 +2,7 @@
 
 use linux_raw_sys::general::*;
 
-use super::{Args, SysResult, memory, process, unknown};
+use super::{Args, SysResult, memory, process, signal, unknown};
 
 /// Calls the function of a number.
 #[inline(always)]
@@ -29,6 +29,22 @@ pub(super) fn call(number: u64, args: &Args) -> SysResult {
         __NR_exit_group => process::exit_group(args),
         __NR_wait4 => process::wait4(args),
         __NR_waitid => process::waitid(args),
+
+        __NR_rt_sigaction => signal::rt_sigaction(args),
+        __NR_rt_sigprocmask => signal::rt_sigprocmask(args),
+        __NR_rt_sigpending => signal::rt_sigpending(args),
+        __NR_rt_sigsuspend => signal::rt_sigsuspend(args),
+        __NR_rt_sigtimedwait => signal::rt_sigtimedwait(args),
+        __NR_rt_sigqueueinfo => signal::rt_sigqueueinfo(args),
+        __NR_rt_tgsigqueueinfo => signal::rt_tgsigqueueinfo(args),
+        __NR_rt_sigreturn => signal::rt_sigreturn(args),
+        __NR_sigaltstack => signal::sigaltstack(args),
+        __NR_kill => signal::kill(args),
+        __NR_tkill => signal::tkill(args),
+        __NR_tgkill => signal::tgkill(args),
+        __NR_pidfd_send_signal => signal::pidfd_send_signal(args),
+        __NR_pause => signal::pause(args),
+        __NR_restart_syscall => signal::restart_syscall(args),
 
         _ => unknown(number),
     }

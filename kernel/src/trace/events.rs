@@ -158,6 +158,14 @@ events! {
     Fault "fault": tlb_shootdown / tlb_shootdown_at { cpus: u64, pages: u32 }
     /// No memory is left for what address space `space` touches at `address`.
     Fault "fault": oom / oom_at { space: u32, address: u64 }
+    /// The process `pid` is sent a signal, with this `si_code`.
+    Signal "signal": signal_generate / signal_generate_at { pid: u32, signal: u8, code: i32 }
+    /// The running thread takes a signal; `handler` is the address of what it runs, 0 for the default action.
+    Signal "signal": signal_deliver / signal_deliver_at { signal: u8, code: i32, handler: u64 }
+    /// The process `pid` has stopped, by this signal.
+    Signal "signal": job_stop / job_stop_at { pid: u32, signal: u8 }
+    /// The process `pid` goes on after a stop.
+    Signal "signal": job_continue / job_continue_at { pid: u32 }
     /// An application marks a moment.
     Mark "mark": mark / mark_at { value: u64, text: str }
     /// A line of the kernel's log, as the defmt frame that `defmt-decoder` reads.

@@ -113,6 +113,15 @@ impl Action {
         };
         [handler, self.flags.0 as u64, self.restorer, self.mask.bits()]
     }
+
+    /// What becomes of a signal, whose action this is, once it is not blocked.
+    pub const fn disposition(&self, signal: Signal) -> Disposition {
+        match self.handler {
+            Handler::Function(address) => Disposition::Handle(address),
+            Handler::Ignore => Disposition::Ignore,
+            Handler::Default => Disposition::Default(signal.default_effect()),
+        }
+    }
 }
 
 /// What becomes of a signal.
@@ -153,19 +162,10 @@ impl Actions {
         Ok(core::mem::replace(&mut self.0[signal.index()], action))
     }
 
-    /// What becomes of a signal that is not blocked.
-    pub const fn disposition(&self, signal: Signal) -> Disposition {
-        match self.get(signal).handler {
-            Handler::Function(address) => Disposition::Handle(address),
-            Handler::Ignore => Disposition::Ignore,
-            Handler::Default => Disposition::Default(signal.default_effect()),
-        }
-    }
-
     /// Whether nothing would happen: there is no need to send it to one that does not block it.
     pub const fn is_ignored(&self, signal: Signal) -> bool {
         matches!(
-            self.disposition(signal),
+            self.get(signal).disposition(signal),
             Disposition::Ignore | Disposition::Default(Effect::Ignore)
         )
     }
@@ -249,12 +249,13 @@ mod tests {
         actions.set(Signal::SIGINT, Action::decode([1, 0, 0, 0])).unwrap();
         assert_eq!(actions.set(Signal::SIGKILL, handler), Err(Errno::EINVAL));
         assert_eq!(actions.set(Signal::SIGSTOP, handler), Err(Errno::EINVAL));
-        assert_eq!(actions.disposition(Signal::SIGUSR1), Disposition::Handle(0x1000));
+        let found = actions.get(Signal::SIGUSR1).disposition(Signal::SIGUSR1);
+        assert_eq!(found, Disposition::Handle(0x1000));
         assert!(!actions.is_reset());
         actions.reset_for_exec();
         assert!(actions.is_reset());
         assert_eq!(*actions.get(Signal::SIGUSR1), Action::DEFAULT);
-        assert_eq!(actions.disposition(Signal::SIGINT), Disposition::Ignore);
+        assert!(actions.is_ignored(Signal::SIGINT));
         assert!(actions.is_ignored(Signal::SIGCHLD) && !actions.is_ignored(Signal::SIGCONT));
     }
 
