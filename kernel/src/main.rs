@@ -6,7 +6,7 @@
 extern crate app as _;
 
 use orrery::boot::BootInfo;
-use orrery::{arch, init, mm, options, panic, process, sched, syscall, trace, watchdog};
+use orrery::{arch, init, mm, options, panic, process, sched, syscall, time, trace, watchdog};
 
 static HOOKS: arch::Hooks = arch::Hooks {
     interrupt: sched::interrupt::on_interrupt,
@@ -32,6 +32,8 @@ fn kernel_main(boot: &'static BootInfo) -> ! {
         arch::syscall::set_handler(syscall::on_syscall);
         arch::init_platform(boot)
     };
+    // SAFETY: the platform is known, and no program runs yet.
+    unsafe { time::init() };
     options::parse(boot.command_line());
     // From here on the boot CPU is its own idle task, though nothing else runs yet.
     sched::init_boot_cpu();

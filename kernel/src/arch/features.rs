@@ -14,6 +14,7 @@ pub struct Features {
     pub x2apic: bool,
     pub tsc_deadline: bool,
     pub global_pages: bool,
+    pub rdtscp: bool,
     pub smep: bool,
     pub smap: bool,
     pub umip: bool,
@@ -39,6 +40,7 @@ pub fn detect() -> Features {
     Features {
         no_execute: bit(extended_edx, 20),
         gigabyte_pages: bit(extended_edx, 26),
+        rdtscp: bit(extended_edx, 27),
         x2apic: bit(one.ecx, 21),
         tsc_deadline: bit(one.ecx, 24),
         hypervisor: bit(one.ecx, 31),

@@ -21,6 +21,7 @@ pub mod latency;
 pub mod percpu;
 mod pic;
 mod pit;
+pub mod rtc;
 pub mod smp;
 pub mod stacks;
 pub mod syscall;
@@ -92,6 +93,7 @@ pub unsafe fn init_boot_cpu() {
     unsafe {
         gdt::load(0, stacks::BOOT_STACKS.ist.each_ref().map(stacks::GuardedStack::top));
         percpu::install(0, cpu::initial_apic_id());
+        tsc::tell_cpu_number(0);
         idt::init();
         idt::load();
         syscall::init();

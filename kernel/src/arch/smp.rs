@@ -175,6 +175,7 @@ pub(super) extern "C" fn start_here(cpu: u64) -> ! {
         }
         gdt::load(cpu, IST_TOPS.each_ref().map(|top| top.load(Ordering::Relaxed)));
         percpu::install(cpu, apic_id);
+        tsc::tell_cpu_number(cpu);
         idt::load();
         syscall::init();
         apic::init_this_cpu(cpu, apic_id);

@@ -23,6 +23,18 @@ pub fn now() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// Lets RDTSCP tell programs the number of this CPU (IA32_TSC_AUX; SDM vol. 3, 18.17.2).
+///
+/// # Safety
+/// By CPU `cpu`, once.
+pub(super) unsafe fn tell_cpu_number(cpu: u32) {
+    const IA32_TSC_AUX: u32 = 0xC000_0103;
+    if features::detect().rdtscp {
+        // SAFETY: the register exists with RDTSCP, and means nothing to the kernel.
+        unsafe { x86_64::registers::model_specific::Msr::new(IA32_TSC_AUX).write(cpu.into()) };
+    }
+}
+
 /// Ticks in a second, as calibrated at boot; 0 before.
 #[inline]
 pub fn hz() -> u64 {

@@ -71,7 +71,7 @@ pub fn exit_thread() -> ! {
         exec::adopt_handover();
     }
     let process = thread.process.clone();
-    let run_ticks = task.sched_info().run_ticks;
+    let run_ticks = task.run_ticks();
     process.past_ticks.fetch_add(run_ticks, Ordering::Relaxed);
     let ends = leave_group(&process, task);
     let code = ends.as_ref().map_or(0, |ends| i32::from(ends.status.code()));

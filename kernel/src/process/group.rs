@@ -149,8 +149,7 @@ impl Process {
     /// Ticks that its threads have run so far, those that have gone included.
     pub fn runtime_ticks(&self, tree: &Tree) -> u64 {
         let present = self.family.get(tree).threads.iter();
-        present.map(|task| task.sched_info().run_ticks).sum::<u64>()
-            + self.past_ticks.load(Ordering::Relaxed)
+        present.map(|task| task.run_ticks()).sum::<u64>() + self.past_ticks.load(Ordering::Relaxed)
     }
 }
 

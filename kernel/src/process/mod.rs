@@ -7,6 +7,7 @@
 //! - [`first`]: the program that everything begins with
 //! - [`fault`]: what a program does wrong, and page faults, which are mostly not wrong
 //! - [`mod@signal`], [`futex`], [`limits`]: signals, futexes, and what a process may use
+//! - [`lookup`]: threads and processes by number
 //!
 //! System calls are decoded by the floor above, [`crate::syscall`].
 
@@ -18,6 +19,7 @@ pub mod first;
 pub mod futex;
 pub mod group;
 pub mod limits;
+pub mod lookup;
 pub mod signal;
 pub mod thread;
 pub mod tree;

@@ -175,6 +175,14 @@ pub(super) fn with_queue_of<R>(task: &Task, with: impl FnOnce(&Entity) -> R) -> 
     locked(task, |_, _| with(task.entity()))
 }
 
+/// Time that a task has run, up to now.
+pub(super) fn run_ticks_of(task: &Task) -> u64 {
+    locked(task, |_, queue| {
+        queue.update_accounts(tsc::now());
+        task.entity().info().run_ticks
+    })
+}
+
 /// Gives a task another policy, wherever it is.
 pub fn set_policy(task: &Task, policy: Policy) {
     let _guard = PreemptOff::new();
@@ -183,6 +191,7 @@ pub fn set_policy(task: &Task, policy: Policy) {
         // SAFETY: the lock of its CPU's queue is held: the task is on that queue, or on none, and then
         // only this CPU's `admit`, which needs the lock too, would enqueue it.
         let preempt = unsafe { queue.set_policy(entity, policy, tsc::now()) };
+        task.note_policy(policy);
         this.publish(queue);
         (preempt == Preempt::Yes).then(|| task.cpu())
     });

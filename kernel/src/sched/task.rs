@@ -182,6 +182,9 @@ pub struct Task {
     pub(super) inbox_link: Link<Task>,
     /// Why it is in an inbox, see `wake::arrival`.
     pub(super) arrival: AtomicU8,
+    /// 0 in the fair class, the real-time priority plus one above it: the policy, to be read without the
+    /// lock of its queue.
+    wake_priority: AtomicU8,
     /// CPUs it may run on, a bit each. The entity's own mask is not used: this one is read
     /// without its queue's lock.
     pub(super) allowed: AtomicU64,
@@ -264,6 +267,7 @@ impl Task {
             context: UnsafeCell::new(Context::new()),
             inbox_link: Link::new(),
             arrival: AtomicU8::new(0),
+            wake_priority: AtomicU8::new(wake_priority(spec.policy)),
             allowed: AtomicU64::new(spec.allowed.bits()),
             timer: Timer::new(),
             timer_cpu: AtomicU32::new(0),
@@ -346,9 +350,26 @@ impl Task {
         super::balance::with_queue_of(self, |entity| entity.info())
     }
 
+    /// Time that it has run, up to now.
+    pub fn run_ticks(&self) -> u64 {
+        super::balance::run_ticks_of(self)
+    }
+
     /// How it is scheduled.
     pub fn policy(&self) -> Policy {
         super::balance::with_queue_of(self, Entity::policy)
+    }
+
+    /// How urgent it is among those that wait for the same: 0 in the fair class, more in the real-time
+    /// class.
+    #[inline]
+    pub fn wake_priority(&self) -> u8 {
+        self.wake_priority.load(Ordering::Relaxed)
+    }
+
+    /// It has another policy.
+    pub(super) fn note_policy(&self, policy: Policy) {
+        self.wake_priority.store(wake_priority(policy), Ordering::Relaxed);
     }
 
     /// What it is doing.
@@ -407,6 +428,10 @@ impl Task {
         // SAFETY: inside the task.
         unsafe { task.byte_add(offset_of!(Task, timer)).cast() }
     }
+}
+
+fn wake_priority(policy: Policy) -> u8 {
+    policy.rt_priority().map_or(0, |priority| priority.get() + 1)
 }
 
 /// The running task.

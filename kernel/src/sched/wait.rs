@@ -317,6 +317,39 @@ impl Waiters {
     }
 }
 
+/// Sleeps until `is_woken`, for those who wait in queues of their own: whoever wakes makes that true first.
+///
+/// # Errors
+/// [`WaitError`] if the wait ended before.
+pub fn sleep_until_woken(
+    sleep: Sleep,
+    deadline_ticks: Option<u64>,
+    mut is_woken: impl FnMut() -> bool,
+) -> Result<(), WaitError> {
+    let task = current();
+    if let Some(deadline) = deadline_ticks {
+        timer::arm(deadline);
+    }
+    let result = loop {
+        task.state.set(State::Preparing(sleep));
+        if is_woken() {
+            break Ok(());
+        }
+        if sleep == Sleep::Interruptible && task.is_interrupted() {
+            break Err(WaitError::Interrupted);
+        }
+        if deadline_ticks.is_some_and(|deadline| tsc::now() >= deadline) {
+            break Err(WaitError::TimedOut);
+        }
+        switch::sleep_prepared();
+    };
+    task.state.set(State::Runnable);
+    if deadline_ticks.is_some() {
+        timer::disarm();
+    }
+    result
+}
+
 /// Sleeps until `deadline_ticks`.
 pub fn sleep_until(deadline_ticks: u64) {
     let task = current();

@@ -4,12 +4,14 @@
 //! leave the work to the floors below. A function gets the caller's arguments and returns a value or an
 //! [`Errno`]; whose call it is says [`crate::process::current`].
 
+mod futex;
 mod memory;
 mod process;
 mod signal;
 // The numbers have the names that Linux gives them.
 #[allow(non_upper_case_globals)]
 mod table;
+mod time;
 
 pub use orrery_core::errno::{Errno, SysResult};
 

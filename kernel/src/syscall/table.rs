@@ -2,7 +2,7 @@
 
 use linux_raw_sys::general::*;
 
-use super::{Args, SysResult, memory, process, signal, unknown};
+use super::{Args, SysResult, futex, memory, process, signal, time, unknown};
 
 /// Calls the function of a number.
 #[inline(always)]
@@ -45,6 +45,19 @@ pub(super) fn call(number: u64, args: &Args) -> SysResult {
         __NR_pidfd_send_signal => signal::pidfd_send_signal(args),
         __NR_pause => signal::pause(args),
         __NR_restart_syscall => signal::restart_syscall(args),
+
+        __NR_futex => futex::futex(args),
+        __NR_set_robust_list => futex::set_robust_list(args),
+        __NR_get_robust_list => futex::get_robust_list(args),
+        __NR_set_tid_address => futex::set_tid_address(args),
+
+        __NR_clock_gettime => time::clock_gettime(args),
+        __NR_clock_getres => time::clock_getres(args),
+        __NR_clock_settime => time::clock_settime(args),
+        __NR_gettimeofday => time::gettimeofday(args),
+        __NR_time => time::time(args),
+        __NR_nanosleep => time::nanosleep(args),
+        __NR_clock_nanosleep => time::clock_nanosleep(args),
 
         _ => unknown(number),
     }

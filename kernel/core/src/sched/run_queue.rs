@@ -155,6 +155,11 @@ impl RunQueue {
         (now, ticks)
     }
 
+    /// Brings the accounts of the running entity up to date.
+    pub fn update_accounts(&mut self, now_ticks: u64) {
+        self.charge(now_ticks);
+    }
+
     /// Brings the accounts up to date and returns the queue's time.
     fn charge(&mut self, now_ticks: u64) -> u64 {
         let (now, ticks) = self.advance_clock(now_ticks);

@@ -23,6 +23,11 @@ impl Rate {
         Self { mult: (((NANOS_PER_SECOND as u128) << Self::SHIFT) / hz as u128) as u64 }
     }
 
+    /// The rate with this [`Self::mult`].
+    pub const fn from_mult(mult: u64) -> Self {
+        Self { mult }
+    }
+
     /// What to multiply ticks with, before shifting right by [`Self::SHIFT`].
     pub const fn mult(self) -> u64 {
         self.mult
