@@ -345,6 +345,12 @@ impl RunQueue {
             self.attach(entity, arrival);
         }
         self.nr_running += 1;
+        // A new task waits its turn: its maker mostly has more to do, and may be about to wait for it.
+        // SAFETY: alive by the contract.
+        let is_fair = matches!(unsafe { entity.as_ref() }.policy(), Policy::Fair(_));
+        if why == Enqueue::New && is_fair && self.current.is_some() {
+            return Preempt::No;
+        }
         self.compare_current()
     }
 
