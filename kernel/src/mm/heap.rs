@@ -1,10 +1,17 @@
-//! The heap: `talc`, fed with blocks of frames as it needs them, which it keeps.
+//! The heap: `talc`, fed with blocks of frames as it needs them, which it keeps; and before it, for small
+//! allocations, a magazine per CPU.
+//!
+//! Most allocations are small and short-lived: what makes up a task or an open file. Each CPU keeps
+//! freed ones at hand, sorted by [size class](CLASS_BYTES), and goes to `talc`, and to its lock, only when it
+//! has none or too many. A magazine is used by its own CPU, with interrupts off.
 //!
 //! Meant for tasks. The lock turns interrupts off all the same, so that an interrupt handler that
 //! frees something cannot deadlock. It is not a [`SpinLock`](crate::sync::SpinLock), since `talc`
 //! wants a `lock_api` mutex; nothing but the frames' lock is ever taken under it.
 
-use core::alloc::Layout;
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orrery_core::frames::FRAME_BYTES;
@@ -16,10 +23,166 @@ use talc::source::Source;
 use x86_64::PhysAddr;
 
 use super::{address, frames};
+use crate::arch::irq::IrqOff;
+use crate::arch::percpu::{MAX_CPUS, PerCpu};
 use crate::arch::{cpu, irq};
+use crate::per_cpu;
 
 #[global_allocator]
-static HEAP: TalcLock<IrqSpin, FromFrames> = TalcLock::new(FromFrames);
+static HEAP: Heap = Heap;
+
+static TALC: TalcLock<IrqSpin, FromFrames> = TalcLock::new(FromFrames);
+
+/// Sizes of what magazines hold, in bytes; each a multiple of [`CLASS_ALIGN`].
+const CLASS_BYTES: [usize; CLASSES] =
+    [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048];
+const CLASSES: usize = 14;
+/// Alignment of what magazines hold.
+const CLASS_ALIGN: usize = 16;
+const LARGEST_CLASS_BYTES: usize = CLASS_BYTES[CLASSES - 1];
+/// Allocations that a magazine holds of a class at most; half of them go back to `talc` then.
+const MAGAZINE: u32 = 64;
+
+/// The class of each size, by its number of [`CLASS_ALIGN`]s, rounded up.
+static CLASS_OF: [u8; LARGEST_CLASS_BYTES / CLASS_ALIGN + 1] = {
+    let mut table = [0; LARGEST_CLASS_BYTES / CLASS_ALIGN + 1];
+    let mut units = 0;
+    while units < table.len() {
+        let mut class = 0;
+        while CLASS_BYTES[class] < units * CLASS_ALIGN {
+            class += 1;
+        }
+        table[units] = class as u8;
+        units += 1;
+    }
+    table
+};
+
+/// A freed allocation.
+struct Freed {
+    next: *mut Freed,
+}
+
+/// What one CPU has at hand of one class.
+struct Shelf {
+    first: *mut Freed,
+    count: u32,
+}
+
+struct Magazine(UnsafeCell<[Shelf; CLASSES]>);
+
+// SAFETY: used by its own CPU only, with interrupts off; counts of others are only read where nobody
+// allocates.
+unsafe impl Sync for Magazine {}
+
+static MAGAZINES: PerCpu<Magazine> = per_cpu!(Magazine(UnsafeCell::new(
+    [const { Shelf { first: ptr::null_mut(), count: 0 } }; CLASSES]
+)));
+
+/// The allocator: magazines, then `talc`.
+struct Heap;
+
+#[inline(always)]
+fn class_of(layout: &Layout) -> Option<usize> {
+    let is_small = layout.size() <= LARGEST_CLASS_BYTES && layout.align() <= CLASS_ALIGN;
+    is_small.then(|| CLASS_OF[layout.size().div_ceil(CLASS_ALIGN)].into())
+}
+
+const fn class_layout(class: usize) -> Layout {
+    match Layout::from_size_align(CLASS_BYTES[class], CLASS_ALIGN) {
+        Ok(layout) => layout,
+        Err(_) => panic!("the classes' sizes are small"),
+    }
+}
+
+/// # Safety
+/// The caller's interrupts are off, and it makes one reference at a time.
+#[inline(always)]
+#[allow(clippy::mut_from_ref)]
+unsafe fn shelf(_irq: &IrqOff, class: usize) -> &mut Shelf {
+    // SAFETY: this CPU's own (module header).
+    unsafe { &mut (*MAGAZINES.this().0.get())[class] }
+}
+
+// SAFETY: a magazine gives out what `talc` gave for the class's layout, which holds every layout of the
+// class, and each to one caller at a time.
+unsafe impl GlobalAlloc for Heap {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Some(class) = class_of(&layout) else {
+            // SAFETY: by contract.
+            return unsafe { TALC.alloc(layout) };
+        };
+        let irq = IrqOff::new();
+        // SAFETY: one reference, interrupts off; what is on a shelf is free memory of its class.
+        unsafe {
+            let shelf = shelf(&irq, class);
+            if let Some(freed) = shelf.first.as_ref() {
+                shelf.first = freed.next;
+                shelf.count -= 1;
+                return ptr::from_ref(freed).cast_mut().cast();
+            }
+            TALC.alloc(class_layout(class))
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        let Some(class) = class_of(&layout) else {
+            // SAFETY: by contract.
+            return unsafe { TALC.dealloc(at, layout) };
+        };
+        let irq = IrqOff::new();
+        // SAFETY: one reference, interrupts off; the memory is free now, and has room for a link.
+        unsafe {
+            let shelf = shelf(&irq, class);
+            let freed = at.cast::<Freed>();
+            freed.write(Freed { next: shelf.first });
+            shelf.first = freed;
+            shelf.count += 1;
+            if shelf.count > MAGAZINE {
+                give_back(shelf, class);
+            }
+        }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
+        // SAFETY: by contract `new_bytes` is no more than a layout's size may be.
+        let new = unsafe { Layout::from_size_align_unchecked(new_bytes, layout.align()) };
+        match (class_of(&layout), class_of(&new)) {
+            (Some(old), Some(new)) if old == new => at,
+            // SAFETY: both are `talc`'s.
+            (None, None) => unsafe { TALC.realloc(at, layout, new_bytes) },
+            // SAFETY: by contract; the two allocations are distinct.
+            _ => unsafe {
+                let to = self.alloc(new);
+                if !to.is_null() {
+                    ptr::copy_nonoverlapping(at, to, layout.size().min(new_bytes));
+                    self.dealloc(at, layout);
+                }
+                to
+            },
+        }
+    }
+}
+
+/// Gives half of what is on a full shelf back to `talc`.
+///
+/// # Safety
+/// The shelf is that of this class, of this CPU, and interrupts are off.
+#[cold]
+#[inline(never)]
+unsafe fn give_back(shelf: &mut Shelf, class: usize) {
+    while shelf.count > MAGAZINE / 2 {
+        let freed = shelf.first;
+        // SAFETY: `count` allocations are on the shelf, each from `TALC` with the class's layout.
+        unsafe {
+            shelf.first = (*freed).next;
+            TALC.dealloc(freed.cast(), class_layout(class));
+        }
+        shelf.count -= 1;
+    }
+}
 
 /// Order of the blocks that the heap asks for where it needs no larger one: 256 KiB.
 const USUAL_ORDER: u8 = 6;
@@ -117,7 +280,7 @@ unsafe impl RawMutex for IrqSpin {
 /// What the heap has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// Bytes of all live allocations, as they were asked for.
+    /// Bytes of all live allocations, rounded up to their classes.
     pub used_bytes: u64,
     /// Live allocations.
     pub allocations: u64,
@@ -125,13 +288,22 @@ pub struct Stats {
     pub claimed_frames: u64,
 }
 
-/// Asks the heap.
+/// Asks the heap. Exact while nobody allocates.
 pub fn stats() -> Stats {
-    let heap = HEAP.lock();
+    let (mut cached, mut cached_bytes) = (0, 0);
+    for cpu in 0..MAX_CPUS as u32 {
+        for (class, bytes) in CLASS_BYTES.iter().enumerate() {
+            // SAFETY: a word that only its own CPU writes; the value is exact while it does not.
+            let count = unsafe { (*MAGAZINES.of(cpu).0.get().cast::<Shelf>().add(class)).count };
+            cached += u64::from(count);
+            cached_bytes += u64::from(count) * *bytes as u64;
+        }
+    }
+    let heap = TALC.lock();
     let counters = heap.counters();
     Stats {
-        used_bytes: counters.allocated_bytes as u64,
-        allocations: counters.allocation_count as u64,
+        used_bytes: counters.allocated_bytes as u64 - cached_bytes,
+        allocations: counters.allocation_count as u64 - cached,
         claimed_frames: CLAIMED_FRAMES.load(Ordering::Relaxed),
     }
 }
