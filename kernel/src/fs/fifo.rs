@@ -1,4 +1,4 @@
-//! Pipes with names (fifo(7)): opening one end waits for the other.
+//! Pipes as inodes (fifo(7)): opening one end of a named one waits for the other.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +39,14 @@ impl Fifo {
             opened: [const { AtomicU64::new(0) }; 2],
             waiting: WaitQueue::new(),
         }
+    }
+
+    /// Both ends at once, as `pipe` makes them.
+    pub fn ends(&self) -> (Arc<dyn File>, Arc<dyn File>) {
+        let ends = (PipeReader::new(&self.pipe), PipeWriter::new(&self.pipe));
+        self.come(0);
+        self.come(1);
+        (Arc::new(ends.0), Arc::new(ends.1))
     }
 
     /// Opens it as `flags` say.

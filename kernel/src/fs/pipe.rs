@@ -27,7 +27,8 @@ use crate::sched::wait::{Sharing, WaitMode, WaitQueue};
 pub const PAGES: usize = 16;
 /// Bytes that are written in one piece (`PIPE_BUF`).
 pub const ATOMIC_BYTES: usize = linux_raw_sys::general::PIPE_BUF as usize;
-const CAPACITY_BYTES: usize = PAGES * PAGE_BYTES;
+/// What fits into a pipe, in bytes.
+pub const CAPACITY_BYTES: usize = PAGES * PAGE_BYTES;
 
 /// How readers and writers wait: until a signal, one woken at a time.
 const INTERRUPTIBLE: WaitMode =

@@ -1,6 +1,8 @@
 //! Times of files.
 
-use crate::arch::tsc;
+use orrery_core::time::NANOS_PER_SECOND;
+
+use crate::time;
 
 /// A time since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,7 +16,8 @@ pub struct Time {
 impl Time {
     /// The time now.
     pub fn now() -> Self {
-        let us = tsc::to_us(tsc::now());
-        Self { seconds: (us / 1_000_000) as i64, nanoseconds: (us % 1_000_000) as u32 * 1000 }
+        let nanos = time::realtime_nanos();
+        let seconds = (nanos / NANOS_PER_SECOND).cast_signed();
+        Self { seconds, nanoseconds: (nanos % NANOS_PER_SECOND) as u32 }
     }
 }

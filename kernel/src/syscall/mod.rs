@@ -4,10 +4,16 @@
 //! leave the work to the floors below. A function gets the caller's arguments and returns a value or an
 //! [`Errno`]; whose call it is says [`crate::process::current`].
 
+mod channel;
+mod descriptor;
 mod futex;
+mod io;
 mod memory;
+mod path;
+mod poll;
 mod process;
 mod signal;
+mod stat;
 // The numbers have the names that Linux gives them.
 #[allow(non_upper_case_globals)]
 mod table;
