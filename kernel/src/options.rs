@@ -1,6 +1,6 @@
 //! The kernel's command line: `key=value` words, as on Linux. `docs/command-line.md` lists them.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orrery_core::pid::{PID_MAX_DEFAULT, PID_MAX_LIMIT};
 use orrery_core::trace::ring::Mode;
@@ -67,10 +67,16 @@ static OPTIONS: SpinLock<Options> = SpinLock::new("options", DEFAULTS);
 static COMPLAINTS: SpinLock<[Option<Complaint>; MAX_COMPLAINTS]> =
     SpinLock::new("options", [None; MAX_COMPLAINTS]);
 static SEED: AtomicU64 = AtomicU64::new(0);
+static SEED_IS_GIVEN: AtomicBool = AtomicBool::new(false);
 
 /// The options in force.
 pub fn get() -> Options {
     *OPTIONS.lock()
+}
+
+/// The seed, if the command line has one.
+pub fn given_seed() -> Option<u64> {
+    SEED_IS_GIVEN.load(Ordering::Relaxed).then(seed)
 }
 
 /// The seed of all that is random, from `seed=`.
@@ -168,7 +174,10 @@ fn apply(options: &mut Options, word: &'static str) -> Result<(), &'static str> 
             "halt" => idle::Mode::Halt,
             _ => return Err("idle=auto|poll|halt"),
         }),
-        "seed" => SEED.store(number("seed=a decimal number")?, Ordering::Relaxed),
+        "seed" => {
+            SEED.store(number("seed=a decimal number")?, Ordering::Relaxed);
+            SEED_IS_GIVEN.store(true, Ordering::Relaxed);
+        }
         "aslr" => {
             options.randomise_addresses = match value {
                 "on" => true,

@@ -1,23 +1,35 @@
-//! Random numbers from the boot seed.
+//! Random numbers: ChaCha20, keyed once.
+//!
+//! With a seed on the command line everything random is the same from run to run. Without one the CPU's
+//! generator gives the key or, where it has none, the time at which the first number is asked for.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-static STATE: AtomicU64 = AtomicU64::new(0);
+use crate::arch::{cpu, tsc};
+use crate::options;
+use crate::sync::SpinLock;
 
-/// The next number (SplitMix64 over the boot seed).
-pub fn next_u64() -> u64 {
-    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-    let before = STATE.fetch_add(STEP, Ordering::Relaxed);
-    let mut z = before.wrapping_add(STEP) ^ crate::seed();
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+static GENERATOR: SpinLock<Option<ChaCha20Rng>> = SpinLock::new("random", None);
+
+fn keyed() -> ChaCha20Rng {
+    if let Some(seed) = options::given_seed() {
+        return ChaCha20Rng::seed_from_u64(seed);
+    }
+    let mut key = [0; 32];
+    for word in key.chunks_exact_mut(8) {
+        let random = cpu::random().unwrap_or_else(tsc::now);
+        word.copy_from_slice(&random.to_le_bytes());
+    }
+    ChaCha20Rng::from_seed(key)
 }
 
-/// Fills bytes.
+/// The next number.
+pub fn next_u64() -> u64 {
+    GENERATOR.lock().get_or_insert_with(keyed).next_u64()
+}
+
+/// Fills bytes. Preemption is off meanwhile: not too many at a time.
 pub fn fill(bytes: &mut [u8]) {
-    for chunk in bytes.chunks_mut(8) {
-        let random = next_u64().to_le_bytes();
-        chunk.copy_from_slice(&random[..chunk.len()]);
-    }
+    GENERATOR.lock().get_or_insert_with(keyed).fill_bytes(bytes);
 }

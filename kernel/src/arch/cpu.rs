@@ -64,6 +64,21 @@ pub unsafe fn copy(from: *const u64, to: *mut u64, quadwords: usize) {
     }
 }
 
+/// A number from the CPU's generator; `None` if it has none, or gives none after a few tries (SDM vol. 1, 7.3.17.1).
+pub fn random() -> Option<u64> {
+    const RDRAND: u32 = 1 << 30;
+    const TRIES: usize = 10;
+    if __cpuid(1).ecx & RDRAND == 0 {
+        return None;
+    }
+    (0..TRIES).find_map(|_| {
+        let mut number = 0;
+        // SAFETY: the CPU has the instruction.
+        let is_given = unsafe { core::arch::x86_64::_rdrand64_step(&mut number) } == 1;
+        is_given.then_some(number)
+    })
+}
+
 /// The first physical address that this CPU cannot have (CPUID leaf 8000_0008h).
 pub fn physical_limit() -> u64 {
     let bits =

@@ -15,7 +15,7 @@ use super::group::{Process, State};
 use super::limits::INFINITY;
 use super::signal::{Inheritance, SpaceUse};
 use super::thread::{self, Thread, VforkDone, program_part};
-use super::{current, signal, tree};
+use super::{attribute, current, signal, tree};
 use crate::arch::exception::Frame;
 use crate::arch::irq;
 use crate::arch::user::{self, WINDOW_END};
@@ -212,6 +212,8 @@ fn make_task(
                     signal::ProcessSignals::for_child(&parent.process, handlers_for(request));
                 let limits = *parent.process.limits.lock();
                 let process = Process::new(namespace.clone(), signals, limits);
+                let attributes = parent.process.attributes.load(Ordering::Relaxed);
+                process.attributes.store(attributes & attribute::INHERITED, Ordering::Relaxed);
                 let executable = parent.process.executable.lock().clone();
                 *process.executable.lock() = executable;
                 Arc::new(process)

@@ -20,10 +20,10 @@ use orrery_core::exec::stack::{self, Facts, Stack};
 use super::group::State;
 use super::thread::{self, Comm, Thread};
 use super::wait::Status;
-use super::{clone, current, exit, signal, tree};
+use super::{attribute, clone, current, exit, signal, tree};
 use crate::arch::{features, user};
 use crate::fs::{Executable, Files, FsContext};
-use crate::mm::space::{self, AreaFlags, Backing, MapRequest, Placement, Protection, Space};
+use crate::mm::space::{AreaFlags, Backing, MapRequest, Placement, Protection, Space};
 use crate::sched::{self, Task};
 use crate::trace::events;
 use crate::{mm, options, time};
@@ -140,6 +140,8 @@ fn begin(thread: &Thread, image: Image) -> ! {
     *thread.comm.lock() = comm;
     let process = &thread.process;
     *process.executable.lock() = path;
+    let kept = process.attributes.load(Ordering::Relaxed) & attribute::KEPT_BY_EXEC;
+    process.attributes.store(kept | attribute::DEFAULT, Ordering::Relaxed);
     process.has_execed.store(true, Ordering::Relaxed);
     signal::on_exec(thread);
     let files = thread.files().close_on_exec();
@@ -224,11 +226,7 @@ fn map(
 ) -> Result<Image, Errno> {
     let limits = *thread.process.limits.lock();
     let space = Space::new()?;
-    space.set_limits(space::Limits {
-        stack_bytes: limits.soft(abi::RLIMIT_STACK),
-        total_bytes: limits.soft(abi::RLIMIT_AS),
-        data_bytes: limits.soft(abi::RLIMIT_DATA),
-    });
+    space.set_limits(limits.of_memory());
     let span = plan.span().ok_or(Errno::ENOEXEC)?;
     let base = match plan.is_relocatable {
         true => RELOCATED_BASE + random_pages() * PAGE - span.start,

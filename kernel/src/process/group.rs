@@ -14,14 +14,14 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::exec::Handover;
 use super::limits::Limits;
-use super::signal;
 use super::thread::Thread;
 use super::tree::{InTree, Tree};
 use super::wait::Status;
+use super::{attribute, signal};
 use crate::sched::Task;
 use crate::sched::wait::WaitQueue;
 use crate::sync::SpinLock;
@@ -51,6 +51,8 @@ pub struct Process {
     pub children_ticks: AtomicU64,
     /// Whether it has ever called `execve`: until then `setpgid` of its parent may move it.
     pub has_execed: AtomicBool,
+    /// Bits of [`super::attribute`].
+    pub attributes: AtomicU32,
     /// What it runs, for `/proc/PID/exe`.
     pub executable: SpinLock<Arc<[u8]>>,
 }
@@ -122,6 +124,7 @@ impl Process {
             past_ticks: AtomicU64::new(0),
             children_ticks: AtomicU64::new(0),
             has_execed: AtomicBool::new(false),
+            attributes: AtomicU32::new(attribute::DEFAULT),
             executable: SpinLock::new("executable", Arc::from(&b""[..])),
         }
     }

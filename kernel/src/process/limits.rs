@@ -2,6 +2,8 @@
 
 use linux_raw_sys::general as abi;
 
+use crate::mm::space;
+
 /// No limit.
 pub const INFINITY: u64 = u64::MAX;
 
@@ -47,6 +49,15 @@ impl Limits {
     /// What is in force for a kind, one of `RLIMIT_`.
     pub fn soft(&self, kind: u32) -> u64 {
         self.get(kind).map_or(INFINITY, |limit| limit.soft)
+    }
+
+    /// Those that an address space enforces.
+    pub fn of_memory(&self) -> space::Limits {
+        space::Limits {
+            stack_bytes: self.soft(abi::RLIMIT_STACK),
+            total_bytes: self.soft(abi::RLIMIT_AS),
+            data_bytes: self.soft(abi::RLIMIT_DATA),
+        }
     }
 
     /// Replaces the limit of a kind. False if there is no such kind.

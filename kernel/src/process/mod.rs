@@ -7,10 +7,12 @@
 //! - [`first`]: the program that everything begins with
 //! - [`fault`]: what a program does wrong, and page faults, which are mostly not wrong
 //! - [`mod@signal`], [`futex`], [`limits`]: signals, futexes, and what a process may use
+//! - [`attribute`]: bits that a process has besides
 //! - [`lookup`]: threads and processes by number
 //!
 //! System calls are decoded by the floor above, [`crate::syscall`].
 
+pub mod attribute;
 pub mod clone;
 pub mod exec;
 pub mod exit;

@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use orrery_core::cpuset::CpuSet;
-use orrery_core::sched::{Enqueue, Entity, Policy, Preempt, RunQueue, Switch, placement};
+use orrery_core::sched::{Enqueue, Entity, Nice, Policy, Preempt, RunQueue, Switch, placement};
 
 use super::cpu::{self, CPUS, Cpu, online, view};
 use super::switch::{is_running, is_saved};
@@ -197,6 +197,14 @@ pub fn set_policy(task: &Task, policy: Policy) {
     });
     if let Some(cpu) = cpu {
         want_resched_on(cpu);
+    }
+}
+
+/// Gives a task another nice value; in the real-time class it has no effect yet.
+pub fn set_nice(task: &Task, nice: Nice) {
+    match task.policy() {
+        Policy::Fair(_) => set_policy(task, Policy::Fair(nice)),
+        Policy::Fifo(_) | Policy::RoundRobin(_) => task.note_nice(nice),
     }
 }
 

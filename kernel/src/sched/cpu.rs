@@ -17,9 +17,9 @@ use crate::per_cpu;
 use crate::sync::SpinLock;
 
 /// Fair slice, in microseconds (Linux's customary 3 ms).
-const SLICE_US: u64 = 3_000;
+pub const SLICE_US: u64 = 3_000;
 /// Round-robin quantum, in microseconds (Linux's `RR_TIMESLICE`, 100 ms).
-const RR_QUANTUM_US: u64 = 100_000;
+pub const RR_QUANTUM_US: u64 = 100_000;
 
 const NO_PRIORITY: u32 = u32::MAX;
 const NO_CONFIG: Config = Config { slice_ticks: 1, rr_quantum_ticks: 1 };

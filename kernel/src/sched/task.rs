@@ -20,7 +20,7 @@ use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering,
+    AtomicBool, AtomicI8, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering,
 };
 
 use alloc::boxed::Box;
@@ -32,7 +32,7 @@ use orrery_core::cpuset::CpuSet;
 use orrery_core::epoch::Callback;
 use orrery_core::inbox::{Link, Linked};
 use orrery_core::pid::OwnedPid;
-use orrery_core::sched::{Entity, Policy, SchedInfo};
+use orrery_core::sched::{Entity, Nice, Policy, SchedInfo};
 use orrery_core::timer_queue::Timer;
 
 use super::wait::WaitQueue;
@@ -185,6 +185,8 @@ pub struct Task {
     /// 0 in the fair class, the real-time priority plus one above it: the policy, to be read without the
     /// lock of its queue.
     wake_priority: AtomicU8,
+    /// Its nice value whenever it is in the fair class.
+    nice: AtomicI8,
     /// CPUs it may run on, a bit each. The entity's own mask is not used: this one is read
     /// without its queue's lock.
     pub(super) allowed: AtomicU64,
@@ -268,6 +270,10 @@ impl Task {
             inbox_link: Link::new(),
             arrival: AtomicU8::new(0),
             wake_priority: AtomicU8::new(wake_priority(spec.policy)),
+            nice: AtomicI8::new(match spec.policy {
+                Policy::Fair(nice) => nice.get(),
+                Policy::Fifo(_) | Policy::RoundRobin(_) => 0,
+            }),
             allowed: AtomicU64::new(spec.allowed.bits()),
             timer: Timer::new(),
             timer_cpu: AtomicU32::new(0),
@@ -370,6 +376,19 @@ impl Task {
     /// It has another policy.
     pub(super) fn note_policy(&self, policy: Policy) {
         self.wake_priority.store(wake_priority(policy), Ordering::Relaxed);
+        if let Policy::Fair(nice) = policy {
+            self.note_nice(nice);
+        }
+    }
+
+    /// It has another nice value, or will have when it is in the fair class again.
+    pub(super) fn note_nice(&self, nice: Nice) {
+        self.nice.store(nice.get(), Ordering::Relaxed);
+    }
+
+    /// Its nice value; in the real-time class the one that it would have in the fair class.
+    pub fn nice(&self) -> Nice {
+        Nice::new(self.nice.load(Ordering::Relaxed)).unwrap_or_default()
     }
 
     /// What it is doing.

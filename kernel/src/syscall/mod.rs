@@ -7,13 +7,17 @@
 mod channel;
 mod descriptor;
 mod futex;
+mod identity;
 mod io;
 mod memory;
 mod path;
 mod poll;
 mod process;
+mod resource;
+mod sched;
 mod signal;
 mod stat;
+mod system;
 // The numbers have the names that Linux gives them.
 #[allow(non_upper_case_globals)]
 mod table;

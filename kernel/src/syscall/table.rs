@@ -3,8 +3,8 @@
 use linux_raw_sys::general::*;
 
 use super::{
-    Args, SysResult, channel, descriptor, futex, io, memory, path, poll, process, signal, stat,
-    time, unknown,
+    Args, SysResult, channel, descriptor, futex, identity, io, memory, path, poll, process,
+    resource, sched, signal, stat, system, time, unknown,
 };
 
 /// Calls the function of a number.
@@ -150,6 +150,58 @@ pub(super) fn call(number: u64, args: &Args) -> SysResult {
         __NR_ppoll => poll::ppoll(args),
         __NR_select => poll::select(args),
         __NR_pselect6 => poll::pselect6(args),
+
+        __NR_getpid => identity::getpid(args),
+        __NR_gettid => identity::gettid(args),
+        __NR_getppid => identity::getppid(args),
+        __NR_getuid | __NR_geteuid | __NR_getgid | __NR_getegid => identity::get_id(args),
+        __NR_setuid | __NR_setgid => identity::set_id(args),
+        __NR_setreuid | __NR_setregid => identity::set_two_ids(args),
+        __NR_setresuid | __NR_setresgid => identity::set_three_ids(args),
+        __NR_getresuid | __NR_getresgid => identity::get_three_ids(args),
+        __NR_setfsuid | __NR_setfsgid => identity::set_file_id(args),
+        __NR_getgroups => identity::getgroups(args),
+        __NR_setgroups => identity::setgroups(args),
+        __NR_capget => identity::capget(args),
+        __NR_capset => identity::capset(args),
+        __NR_getpgrp => identity::getpgrp(args),
+        __NR_getpgid => identity::getpgid(args),
+        __NR_setpgid => identity::setpgid(args),
+        __NR_getsid => identity::getsid(args),
+        __NR_setsid => identity::setsid(args),
+
+        __NR_prlimit64 => resource::prlimit64(args),
+        __NR_getrlimit => resource::getrlimit(args),
+        __NR_setrlimit => resource::setrlimit(args),
+        __NR_getrusage => resource::getrusage(args),
+        __NR_times => resource::times(args),
+
+        __NR_sched_yield => sched::sched_yield(args),
+        __NR_getcpu => sched::getcpu(args),
+        __NR_sched_setscheduler => sched::sched_setscheduler(args),
+        __NR_sched_getscheduler => sched::sched_getscheduler(args),
+        __NR_sched_setparam => sched::sched_setparam(args),
+        __NR_sched_getparam => sched::sched_getparam(args),
+        __NR_sched_setattr => sched::sched_setattr(args),
+        __NR_sched_getattr => sched::sched_getattr(args),
+        __NR_sched_get_priority_max => sched::sched_get_priority_max(args),
+        __NR_sched_get_priority_min => sched::sched_get_priority_min(args),
+        __NR_sched_rr_get_interval => sched::sched_rr_get_interval(args),
+        __NR_sched_setaffinity => sched::sched_setaffinity(args),
+        __NR_sched_getaffinity => sched::sched_getaffinity(args),
+        __NR_setpriority => sched::setpriority(args),
+        __NR_getpriority => sched::getpriority(args),
+
+        __NR_uname => system::uname(args),
+        __NR_sethostname => system::sethostname(args),
+        __NR_setdomainname => system::setdomainname(args),
+        __NR_sysinfo => system::sysinfo(args),
+        __NR_getrandom => system::getrandom(args),
+        __NR_personality => system::personality(args),
+        __NR_arch_prctl => system::arch_prctl(args),
+        __NR_prctl => system::prctl(args),
+        __NR_reboot => system::reboot(args),
+        __NR_syslog => system::syslog(args),
 
         _ => unknown(number),
     }

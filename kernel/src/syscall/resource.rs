@@ -1,0 +1,139 @@
+//! What processes may use and have used: limits, run times.
+
+use core::sync::atomic::Ordering;
+
+use linux_raw_sys::general::{self as abi, rlimit64, rusage};
+
+use super::{Args, Errno, SysResult};
+use crate::mm::user;
+use crate::process::limits::{KINDS, Limit};
+use crate::process::{Process, current, lookup, tree};
+use crate::sched::{self, Task};
+use crate::time;
+
+/// Most file descriptors that a limit may allow (Linux's `fs.nr_open`).
+const MAX_FILES: u64 = 1 << 20;
+
+/// prlimit64(2).
+pub fn prlimit64(args: &Args) -> SysResult {
+    let kind = kind(args[1])?;
+    let new = match args[2] {
+        0 => None,
+        at => Some(check(kind, user::read::<rlimit64>(at)?)?),
+    };
+    let process = lookup::process(args[0] as u32)?;
+    let old = exchange(&process, kind, new);
+    if args[3] != 0 {
+        user::write(args[3], &rlimit64 { rlim_cur: old.soft, rlim_max: old.hard })?;
+    }
+    Ok(0)
+}
+
+/// getrlimit(2).
+pub fn getrlimit(args: &Args) -> SysResult {
+    let old = exchange(&current().process, kind(args[0])?, None);
+    user::write(args[1], &rlimit64 { rlim_cur: old.soft, rlim_max: old.hard })?;
+    Ok(0)
+}
+
+/// setrlimit(2).
+pub fn setrlimit(args: &Args) -> SysResult {
+    let kind = kind(args[0])?;
+    let new = check(kind, user::read::<rlimit64>(args[1])?)?;
+    exchange(&current().process, kind, Some(new));
+    Ok(0)
+}
+
+fn kind(argument: u64) -> Result<u32, Errno> {
+    let kind = argument as u32;
+    if (kind as usize) < KINDS { Ok(kind) } else { Err(Errno::EINVAL) }
+}
+
+fn check(kind: u32, new: rlimit64) -> Result<Limit, Errno> {
+    if new.rlim_cur > new.rlim_max {
+        return Err(Errno::EINVAL);
+    }
+    if kind == abi::RLIMIT_NOFILE && new.rlim_max > MAX_FILES {
+        return Err(Errno::EPERM);
+    }
+    Ok(Limit { soft: new.rlim_cur, hard: new.rlim_max })
+}
+
+/// Replaces a limit, and returns what it was. Root may raise it, and everybody is root.
+fn exchange(process: &Process, kind: u32, new: Option<Limit>) -> Limit {
+    let (old, limits) = {
+        let mut limits = process.limits.lock();
+        let old = limits.get(kind).expect("the kind was checked");
+        if let Some(new) = new {
+            limits.set(kind, new);
+        }
+        (old, *limits)
+    };
+    if new.is_some() {
+        // Memory's are enforced by the address space, which all threads of the process have.
+        let space = {
+            let tree = tree::lock();
+            let mut space = None;
+            process.family.get(&tree).for_each_thread(|_, thread| {
+                space = space.take().or_else(|| thread.space.lock().clone());
+            });
+            space
+        };
+        if let Some(space) = space {
+            space.set_limits(limits.of_memory());
+        }
+    }
+    old
+}
+
+/// getrusage(2). Time in the kernel is not told from that in the program, and the memory is what is
+/// resident now, not at the most.
+pub fn getrusage(args: &Args) -> SysResult {
+    let process = &current().process;
+    let mut usage = match args[0] as i32 {
+        SELF => {
+            let tree = tree::lock();
+            let mut usage = time::usage_of_ticks(process.runtime_ticks(&tree));
+            process.family.get(&tree).for_each_thread(|task, _| add_switches(&mut usage, task));
+            usage
+        }
+        CHILDREN => time::usage_of_ticks(process.children_ticks.load(Ordering::Relaxed)),
+        THREAD => {
+            let task = sched::current();
+            let mut usage = time::usage_of_ticks(task.run_ticks());
+            add_switches(&mut usage, task);
+            usage
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    if args[0] as i32 != CHILDREN {
+        const KIB_PER_PAGE: u64 = 4;
+        usage.ru_maxrss = (current().space().resident_pages() * KIB_PER_PAGE).cast_signed();
+    }
+    user::write(args[1], &usage)?;
+    Ok(0)
+}
+
+const SELF: i32 = abi::RUSAGE_SELF.cast_signed();
+const CHILDREN: i32 = abi::RUSAGE_CHILDREN;
+const THREAD: i32 = abi::RUSAGE_THREAD.cast_signed();
+
+/// Adds how often a thread that exists has been switched away from.
+fn add_switches(usage: &mut rusage, task: &Task) {
+    let info = task.sched_info();
+    usage.ru_nvcsw += info.voluntary_switches.cast_signed();
+    usage.ru_nivcsw += info.involuntary_switches.cast_signed();
+}
+
+/// times(2): in hundredths of a second.
+pub fn times(args: &Args) -> SysResult {
+    const NANOS_PER_CLOCK_TICK: u64 = 10_000_000;
+    let clock_ticks = |ticks: u64| time::to_nanos(ticks) / NANOS_PER_CLOCK_TICK;
+    if args[0] != 0 {
+        let process = &current().process;
+        let mine = process.runtime_ticks(&tree::lock());
+        let children = process.children_ticks.load(Ordering::Relaxed);
+        user::write(args[0], &[clock_ticks(mine), 0, clock_ticks(children), 0])?;
+    }
+    Ok(time::monotonic_nanos() / NANOS_PER_CLOCK_TICK)
+}

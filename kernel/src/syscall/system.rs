@@ -1,0 +1,260 @@
+//! The system as a whole: its name, its memory, its end.
+
+use core::ffi::c_char;
+use core::sync::atomic::Ordering;
+
+use linux_raw_sys::general as abi;
+use linux_raw_sys::prctl as abi_prctl;
+use linux_raw_sys::system::{new_utsname, sysinfo as SysInfo};
+
+use super::{Args, Errno, SysResult};
+use crate::arch::user::WINDOW_END;
+use crate::mm::{frames, user};
+use crate::process::thread::{COMM_BYTES, Comm, context};
+use crate::process::{attribute, current, first, tree};
+use crate::sync::SpinLock;
+use crate::task::registry;
+use crate::{random, sched, task, time};
+
+/// Bytes of a name in `struct utsname`, the NUL included.
+const NAME_BYTES: usize = 65;
+
+struct Names {
+    host: [c_char; NAME_BYTES],
+    domain: [c_char; NAME_BYTES],
+}
+
+static NAMES: SpinLock<Names> =
+    SpinLock::new("names", Names { host: c_name(b"orrery"), domain: c_name(b"(none)") });
+
+const fn c_name(text: &[u8]) -> [c_char; NAME_BYTES] {
+    let mut name = [0; NAME_BYTES];
+    let mut at = 0;
+    while at < text.len() && at < NAME_BYTES - 1 {
+        name[at] = text[at].cast_signed();
+        at += 1;
+    }
+    name
+}
+
+/// uname(2). The release is that of the Linux whose calls these are.
+pub fn uname(args: &Args) -> SysResult {
+    let (nodename, domainname) = {
+        let names = NAMES.lock();
+        (names.host, names.domain)
+    };
+    let names = new_utsname {
+        sysname: c_name(b"Linux"),
+        nodename,
+        release: c_name(b"6.1.0-orrery"),
+        version: c_name(concat!("Orrery ", env!("CARGO_PKG_VERSION")).as_bytes()),
+        machine: c_name(b"x86_64"),
+        domainname,
+    };
+    user::write(args[0], &names)?;
+    Ok(0)
+}
+
+fn read_name(args: &Args) -> Result<[c_char; NAME_BYTES], Errno> {
+    let len = usize::try_from(args[1] as i32).map_err(|_| Errno::EINVAL)?;
+    let mut bytes = [0; NAME_BYTES - 1];
+    let bytes = bytes.get_mut(..len).ok_or(Errno::EINVAL)?;
+    user::read_bytes(bytes, args[0])?;
+    Ok(c_name(bytes))
+}
+
+/// sethostname(2).
+pub fn sethostname(args: &Args) -> SysResult {
+    let name = read_name(args)?;
+    NAMES.lock().host = name;
+    Ok(0)
+}
+
+/// setdomainname(2).
+pub fn setdomainname(args: &Args) -> SysResult {
+    let name = read_name(args)?;
+    NAMES.lock().domain = name;
+    Ok(0)
+}
+
+/// sysinfo(2). Load averages are not kept.
+pub fn sysinfo(args: &Args) -> SysResult {
+    const PAGE: u64 = 4096;
+    let memory = frames::stats();
+    // SAFETY: a structure of integers; its flexible end has no bytes.
+    let mut info: SysInfo = unsafe { core::mem::zeroed() };
+    info.uptime = (time::monotonic_nanos() / 1_000_000_000).cast_signed();
+    info.totalram = memory.total * PAGE;
+    info.freeram = (memory.free + memory.cached) * PAGE;
+    info.procs = u16::try_from(registry::count()).unwrap_or(u16::MAX);
+    info.mem_unit = 1;
+    // SAFETY: all its bytes are initialised (zeroed above), and are read as bytes only here.
+    let bytes = unsafe {
+        core::slice::from_raw_parts((&raw const info).cast::<u8>(), size_of::<SysInfo>())
+    };
+    user::write_bytes(args[0], bytes)?;
+    Ok(0)
+}
+
+/// getrandom(2). The generator is always ready.
+pub fn getrandom(args: &Args) -> SysResult {
+    const CHUNK_BYTES: u64 = 256;
+    /// Most that one call gives, as on Linux.
+    const MAX_BYTES: u64 = i32::MAX as u64 & !4095;
+    let (to, len) = (args[0], args[1].min(MAX_BYTES));
+    let flags = args[2] as u32;
+    let both = abi::GRND_RANDOM | abi::GRND_INSECURE;
+    if flags & !(both | abi::GRND_NONBLOCK) != 0 || flags & both == both {
+        return Err(Errno::EINVAL);
+    }
+    let mut done = 0;
+    while done < len {
+        let mut chunk = [0; CHUNK_BYTES as usize];
+        let chunk = &mut chunk[..(len - done).min(CHUNK_BYTES) as usize];
+        random::fill(chunk);
+        if let Err(why) = user::write_bytes(to.wrapping_add(done), chunk) {
+            return if done == 0 { Err(why) } else { Ok(done) };
+        }
+        done += chunk.len() as u64;
+        if sched::current().is_interrupted() {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// personality(2): Linux's, which is the only one.
+pub fn personality(args: &Args) -> SysResult {
+    const QUERY: u32 = u32::MAX;
+    const LINUX: u32 = 0;
+    match args[0] as u32 {
+        QUERY | LINUX => Ok(LINUX.into()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `arch/x86/include/uapi/asm/prctl.h`
+mod arch_prctl_codes {
+    pub const SET_GS: u32 = 0x1001;
+    pub const SET_FS: u32 = 0x1002;
+    pub const GET_FS: u32 = 0x1003;
+    pub const GET_GS: u32 = 0x1004;
+}
+
+/// arch_prctl(2): the bases of FS and GS. What it says of other hardware is `EINVAL`, as where there is none.
+pub fn arch_prctl(args: &Args) -> SysResult {
+    let context = context();
+    let check = |base: u64| if base < WINDOW_END { Ok(base) } else { Err(Errno::EPERM) };
+    match args[0] as u32 {
+        arch_prctl_codes::SET_FS => context.set_bases(check(args[1])?, context.gs_base()),
+        arch_prctl_codes::SET_GS => context.set_bases(context.fs_base(), check(args[1])?),
+        arch_prctl_codes::GET_FS => user::write(args[1], &context.fs_base())?,
+        arch_prctl_codes::GET_GS => user::write(args[1], &context.gs_base())?,
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+/// All arguments but the first.
+fn rest(args: &Args) -> [u64; 4] {
+    [args[1], args[2], args[3], args[4]]
+}
+
+/// prctl(2). Options that the kernel does not have are `EINVAL`.
+pub fn prctl(args: &Args) -> SysResult {
+    let thread = current();
+    let process = &thread.process;
+    let value = args[1];
+    let has = |bit: u32| u64::from(process.attributes.load(Ordering::Relaxed) & bit != 0);
+    let set = |bit: u32, on: bool| {
+        if on {
+            process.attributes.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            process.attributes.fetch_and(!bit, Ordering::Relaxed);
+        }
+    };
+    match args[0] as u32 {
+        abi_prctl::PR_SET_NAME => {
+            let mut name = [0; COMM_BYTES];
+            // The name need not fill the array, nor what follows it be mapped.
+            for (at, byte) in name.iter_mut().enumerate().take(COMM_BYTES - 1) {
+                *byte = user::read(value.wrapping_add(at as u64))?;
+                if *byte == 0 {
+                    break;
+                }
+            }
+            let comm = Comm::new(&name);
+            *thread.comm.lock() = comm;
+            task::trace_attributes_as(sched::current(), comm.as_str());
+        }
+        abi_prctl::PR_GET_NAME => {
+            let comm = *thread.comm.lock();
+            user::write_bytes(value, comm.bytes())?;
+        }
+        abi_prctl::PR_SET_PDEATHSIG => {
+            let signal = u8::try_from(value).map_err(|_| Errno::EINVAL)?;
+            if u32::from(signal) > abi::_NSIG {
+                return Err(Errno::EINVAL);
+            }
+            process.family.get_mut(&mut tree::lock()).parent_death_signal = signal;
+        }
+        abi_prctl::PR_GET_PDEATHSIG => {
+            let signal = process.family.get(&tree::lock()).parent_death_signal;
+            user::write(value, &u32::from(signal))?;
+        }
+        abi_prctl::PR_SET_CHILD_SUBREAPER => {
+            process.family.get_mut(&mut tree::lock()).is_subreaper = value != 0;
+        }
+        abi_prctl::PR_GET_CHILD_SUBREAPER => {
+            let is_subreaper = process.family.get(&tree::lock()).is_subreaper;
+            user::write(value, &u32::from(is_subreaper))?;
+        }
+        abi_prctl::PR_GET_DUMPABLE => return Ok(has(attribute::DUMPABLE)),
+        abi_prctl::PR_SET_DUMPABLE if value <= 1 => set(attribute::DUMPABLE, value == 1),
+        abi_prctl::PR_GET_KEEPCAPS => return Ok(has(attribute::KEEP_CAPABILITIES)),
+        abi_prctl::PR_SET_KEEPCAPS if value <= 1 => {
+            set(attribute::KEEP_CAPABILITIES, value == 1);
+        }
+        abi_prctl::PR_GET_NO_NEW_PRIVS if rest(args) == [0; 4] => {
+            return Ok(has(attribute::NO_NEW_PRIVILEGES));
+        }
+        abi_prctl::PR_SET_NO_NEW_PRIVS if rest(args) == [1, 0, 0, 0] => {
+            set(attribute::NO_NEW_PRIVILEGES, true);
+        }
+        abi_prctl::PR_CAPBSET_READ if value <= u64::from(abi::CAP_LAST_CAP) => return Ok(1),
+        abi_prctl::PR_GET_SECCOMP => return Ok(0),
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+/// reboot(2): every way to end the machine ends it; there is nothing to restart into.
+pub fn reboot(args: &Args) -> SysResult {
+    let has_magic = args[0] as u32 == abi::LINUX_REBOOT_MAGIC1
+        && [
+            abi::LINUX_REBOOT_MAGIC2,
+            abi::LINUX_REBOOT_MAGIC2A,
+            abi::LINUX_REBOOT_MAGIC2B,
+            abi::LINUX_REBOOT_MAGIC2C,
+        ]
+        .contains(&(args[1] as u32));
+    if !has_magic {
+        return Err(Errno::EINVAL);
+    }
+    match args[2] as u32 {
+        abi::LINUX_REBOOT_CMD_CAD_ON | abi::LINUX_REBOOT_CMD_CAD_OFF => Ok(0),
+        abi::LINUX_REBOOT_CMD_RESTART
+        | abi::LINUX_REBOOT_CMD_RESTART2
+        | abi::LINUX_REBOOT_CMD_HALT
+        | abi::LINUX_REBOOT_CMD_POWER_OFF => first::end_all(),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// syslog(2): the kernel's messages leave by the console, so its buffer is always empty.
+pub fn syslog(args: &Args) -> SysResult {
+    match args[0] as i32 {
+        0..=10 => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}
