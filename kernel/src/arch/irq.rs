@@ -34,6 +34,19 @@ pub unsafe fn enable() {
     unsafe { asm!("sti", options(nostack)) };
 }
 
+/// Runs `work` with interrupts off, for a few instructions: too short a section to be [measured](latency).
+#[inline(always)]
+pub fn briefly_off<R>(work: impl FnOnce(&IrqOff) -> R) -> R {
+    let flags: u64;
+    // SAFETY: only delays interrupts; memory operations may not move across.
+    unsafe { asm!("pushfq", "pop {}", "cli", out(reg) flags) };
+    // SAFETY: they are off until the end of this function.
+    let result = work(&unsafe { IrqOff::assume() });
+    // SAFETY: the flags that were there before; `work` leaves none behind that anybody relies on.
+    unsafe { asm!("push {}", "popfq", in(reg) flags) };
+    result
+}
+
 /// Keeps interrupts off while it lives, and restores what was before. A value of this type, or a
 /// reference to one, proves to a function that interrupts are off.
 pub struct IrqOff {

@@ -113,17 +113,18 @@ unsafe impl GlobalAlloc for Heap {
             // SAFETY: by contract.
             return unsafe { TALC.alloc(layout) };
         };
-        let irq = IrqOff::new();
-        // SAFETY: one reference, interrupts off; what is on a shelf is free memory of its class.
-        unsafe {
-            let shelf = shelf(&irq, class);
-            if let Some(freed) = shelf.first.as_ref() {
-                shelf.first = freed.next;
-                shelf.count -= 1;
-                return ptr::from_ref(freed).cast_mut().cast();
+        irq::briefly_off(|irq| {
+            // SAFETY: one reference, interrupts off; what is on a shelf is free memory of its class.
+            unsafe {
+                let shelf = shelf(irq, class);
+                if let Some(freed) = shelf.first.as_ref() {
+                    shelf.first = freed.next;
+                    shelf.count -= 1;
+                    return ptr::from_ref(freed).cast_mut().cast();
+                }
+                refill(class)
             }
-            TALC.alloc(class_layout(class))
-        }
+        })
     }
 
     #[inline]
@@ -132,18 +133,19 @@ unsafe impl GlobalAlloc for Heap {
             // SAFETY: by contract.
             return unsafe { TALC.dealloc(at, layout) };
         };
-        let irq = IrqOff::new();
-        // SAFETY: one reference, interrupts off; the memory is free now, and has room for a link.
-        unsafe {
-            let shelf = shelf(&irq, class);
-            let freed = at.cast::<Freed>();
-            freed.write(Freed { next: shelf.first });
-            shelf.first = freed;
-            shelf.count += 1;
-            if shelf.count > MAGAZINE {
-                give_back(shelf, class);
+        irq::briefly_off(|irq| {
+            // SAFETY: one reference, interrupts off; the memory is free now, and has room for a link.
+            unsafe {
+                let shelf = shelf(irq, class);
+                let freed = at.cast::<Freed>();
+                freed.write(Freed { next: shelf.first });
+                shelf.first = freed;
+                shelf.count += 1;
+                if shelf.count > MAGAZINE {
+                    give_back(shelf, class);
+                }
             }
-        }
+        })
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
@@ -164,6 +166,17 @@ unsafe impl GlobalAlloc for Heap {
             },
         }
     }
+}
+
+/// An allocation of a class that the shelf has none of; null if there is no memory.
+///
+/// # Safety
+/// As [`GlobalAlloc::alloc`].
+#[cold]
+#[inline(never)]
+unsafe fn refill(class: usize) -> *mut u8 {
+    // SAFETY: by contract.
+    unsafe { TALC.alloc(class_layout(class)) }
 }
 
 /// Gives half of what is on a full shelf back to `talc`.

@@ -65,6 +65,12 @@ pub fn select_cpu(
     weight: u64,
     view: impl Fn(usize) -> CpuView,
 ) -> usize {
+    // Nothing to choose.
+    if allowed.len() == 1
+        && let Some(only) = allowed.first()
+    {
+        return only;
+    }
     if allowed.contains(prev) && view(prev).activity.is_idle() {
         return prev;
     }
