@@ -1,8 +1,8 @@
 //! What programs write to their standard output and error, on its way to the host.
 //!
 //! Nothing is lost and nothing is reordered: bytes wait in one queue, of which the trace's drain makes
-//! packets of their own kind; a writer that finds the queue full sleeps until the drain has made
-//! room. The drain is woken at once, so that output shows promptly.
+//! packets of their own kind; a writer that finds no room in the queue sleeps until the drain has made
+//! some. The drain is woken at once, so that output shows promptly.
 
 use orrery_core::trace::wire::Stream;
 
@@ -16,6 +16,9 @@ const CAPACITY: usize = 32 * 1024;
 const RUN_HEAD: usize = 3;
 /// Longest run, which is one packet's; senders have it on their stack, in a panic too.
 const RUN_MAX: usize = 1024;
+
+/// A write of so many bytes is not mixed with others', as on a pipe (`PIPE_BUF`).
+pub const WHOLE_BYTES: usize = 4096;
 
 /// Runs of bytes of one stream each, back to back.
 struct Queue {
@@ -43,32 +46,28 @@ impl Queue {
         self.bytes[at + 1..at + RUN_HEAD].copy_from_slice(&(len as u16).to_le_bytes());
     }
 
-    /// Appends as much as fits; returns how much that was.
-    fn append(&mut self, stream: Stream, bytes: &[u8]) -> usize {
-        let mut taken = 0;
-        while taken < bytes.len() {
+    /// Whether [`Self::append`] has room for so many bytes.
+    fn has_room(&self, len: usize) -> bool {
+        self.len + len + (len / RUN_MAX + 2) * RUN_HEAD <= CAPACITY
+    }
+
+    /// Appends bytes for which there is room.
+    fn append(&mut self, stream: Stream, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
             let open = (self.len > 0)
                 .then(|| self.run(self.last))
                 .filter(|&(its, len)| its == stream && len < RUN_MAX);
-            let len = match open {
-                Some((_, len)) => len,
-                None if self.len + RUN_HEAD < CAPACITY => {
-                    self.last = self.len;
-                    self.len += RUN_HEAD;
-                    0
-                }
-                None => break,
-            };
-            let more = (bytes.len() - taken).min(RUN_MAX - len).min(CAPACITY - self.len);
-            if more == 0 {
-                break;
+            let len = open.map_or(0, |(_, len)| len);
+            if open.is_none() {
+                self.last = self.len;
+                self.len += RUN_HEAD;
             }
-            self.bytes[self.len..self.len + more].copy_from_slice(&bytes[taken..taken + more]);
-            self.len += more;
-            taken += more;
-            self.set_run(self.last, stream, len + more);
+            let (now, later) = bytes.split_at(bytes.len().min(RUN_MAX - len));
+            self.bytes[self.len..self.len + now.len()].copy_from_slice(now);
+            self.len += now.len();
+            self.set_run(self.last, stream, len + now.len());
+            bytes = later;
         }
-        taken
     }
 
     /// Takes the oldest run out into `buffer`; `None` when there is none.
@@ -86,22 +85,23 @@ impl Queue {
         self.last = self.last.saturating_sub(end);
         Some((stream, len))
     }
-
-    fn has_room(&self) -> bool {
-        self.len + RUN_HEAD < CAPACITY
-    }
 }
 
-/// Queues bytes that a program wrote, all of them, and sleeps for room where it must. For tasks, with
-/// nothing held. `bytes` is kernel memory.
-pub fn program_output(stream: Stream, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let taken = QUEUE.lock_irq().append(stream, bytes);
-        bytes = &bytes[taken..];
-        drain::wake();
-        if !bytes.is_empty() {
-            ROOM.wait_until(|| QUEUE.lock_irq().has_room());
+/// Queues bytes that a program wrote, all of them, and sleeps for room where it must. Up to [`WHOLE_BYTES`] stay
+/// together. For tasks, with nothing held. `bytes` is kernel memory.
+pub fn program_output(stream: Stream, bytes: &[u8]) {
+    for part in bytes.chunks(WHOLE_BYTES) {
+        loop {
+            let mut queue = QUEUE.lock_irq();
+            if queue.has_room(part.len()) {
+                queue.append(stream, part);
+                break;
+            }
+            drop(queue);
+            drain::wake();
+            ROOM.wait_until(|| QUEUE.lock_irq().has_room(part.len()));
         }
+        drain::wake();
     }
 }
 
