@@ -1,9 +1,10 @@
 //! What leaves for the person who watches: the kernel's own text (`print!` and `println!`) here, and
-//! what programs write in `output`.
+//! what programs write in `output`; and what they read, in [`mod@input`].
 //!
 //! Text waits in a buffer that the trace's drain empties into console packets. Whoever finds the
 //! buffer full empties it on the spot if the wire is free; else the text is cut and counted.
 
+pub mod input;
 mod output;
 
 use core::fmt::{self, Write};
@@ -11,6 +12,7 @@ use core::fmt::{self, Write};
 use crate::sync::SpinLock;
 use crate::trace::stream::{WIRE, Wire};
 
+pub use input::{Blocking, ConsoleInput, input};
 pub use orrery_core::trace::wire::Stream;
 pub use output::program_output;
 

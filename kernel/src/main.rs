@@ -6,7 +6,9 @@
 extern crate app as _;
 
 use orrery::boot::BootInfo;
-use orrery::{arch, init, mm, options, panic, process, sched, syscall, time, trace, watchdog};
+use orrery::{
+    arch, console, init, mm, options, panic, process, sched, syscall, time, trace, watchdog,
+};
 
 static HOOKS: arch::Hooks = arch::Hooks {
     interrupt: sched::interrupt::on_interrupt,
@@ -41,6 +43,7 @@ fn kernel_main(boot: &'static BootInfo) -> ! {
     let others = arch::smp::start_others(&platform.cpus, sched::run_secondary);
     trace::init(boot.command_line());
     watchdog::boot_goes_on();
+    console::input::init(boot);
     init::announce(boot, &platform, &others);
     watchdog::boot_goes_on();
     init::create();

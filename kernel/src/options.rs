@@ -31,6 +31,8 @@ pub struct Options {
     pub randomise_addresses: bool,
     /// The workload and its parameters, `name,key=value,…`.
     pub workload: &'static str,
+    /// Whether programs' input arrives on COM2.
+    pub stdin_from_com2: bool,
     /// Path of the program to run instead of a workload.
     pub init: Option<&'static str>,
     /// The program's arguments after its name: the words behind ` -- `, not taken apart.
@@ -47,6 +49,7 @@ const DEFAULTS: Options = Options {
     pid_limit: PID_MAX_DEFAULT,
     randomise_addresses: true,
     workload: "mixed",
+    stdin_from_com2: false,
     init: None,
     init_arguments: "",
 };
@@ -186,6 +189,13 @@ fn apply(options: &mut Options, word: &'static str) -> Result<(), &'static str> 
             };
         }
         "workload" => options.workload = value,
+        "stdin" => {
+            options.stdin_from_com2 = match value {
+                "com2" => true,
+                "none" => false,
+                _ => return Err("stdin=com2|none"),
+            };
+        }
         "init" => options.init = Some(value),
         // Linux's way to announce a device; the driver reads it itself.
         "virtio_mmio.device" => {

@@ -62,6 +62,17 @@ pub enum Port {
     Virtio,
 }
 
+/// What the guest can read from its host while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Nothing.
+    #[default]
+    None,
+    /// What is written to [`Running::input`](crate::Running::input). It arrives on COM2 in the frames of
+    /// `orrery_core::input`; the kernel is told by a word on its command line.
+    Live,
+}
+
 /// An amount of memory in MiB, at least [`Memory::MIN_MIB`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Memory(u32);
@@ -171,6 +182,8 @@ pub struct Machine {
     pub bundle: Option<PathBuf>,
     /// The fastest port the guest should have. COM1 is always there.
     pub port: Port,
+    /// What the guest can read while it runs.
+    pub input: Input,
     /// Boot loader files; needed for the Limine doors only.
     pub limine: Option<Limine>,
     /// Host time after which the guest is stopped; `None` waits for ever.
@@ -197,6 +210,7 @@ impl Machine {
             cmdline: String::new(),
             bundle: None,
             port: Port::default(),
+            input: Input::default(),
             limine: None,
             timeout: None,
             stop: None,
@@ -221,6 +235,12 @@ impl Machine {
         if self.clock == Clock::Instructions && self.accel == Accel::Kvm {
             return Err(Error::Combination(
                 "instruction counting needs accelerator `tcg`: KVM does not count".into(),
+            ));
+        }
+        if self.clock == Clock::Instructions && self.input == Input::Live {
+            return Err(Error::Combination(
+                "live input under instruction counting would change the run; give the input as a file"
+                    .into(),
             ));
         }
         if let Some(bad) = self.cmdline.chars().find(|c| c.is_control()) {

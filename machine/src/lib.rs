@@ -14,7 +14,7 @@
 //! - `limine`, `media`, `firmware`: boot loader files, the ISO, and UEFI firmware;
 //! - `error`: everything that can be wrong before the guest runs, and what to do about it.
 //!
-//! Invariant: the guest's serial ports are files in a directory of this run alone, never pipes, so
+//! Invariant: the guest writes to serial ports that are files in a directory of this run alone, never pipes, so
 //! that the host's pace cannot reach the guest. Under `-icount` that would change instruction counts.
 
 mod bundle;
@@ -27,13 +27,13 @@ mod qemu;
 mod running;
 
 pub use bundle::{Bundle, ENVIRONMENT, INSTRUCTIONS};
-pub use config::{Accel, Boot, Clock, Machine, MachineType, Memory, Port};
+pub use config::{Accel, Boot, Clock, Input, Machine, MachineType, Memory, Port};
 pub use error::Error;
 pub use firmware::uefi_firmware_present;
 pub use limine::Limine;
 pub use media::{Payload, write_iso};
 pub use qemu::{CPU_MODEL, QEMU, VIRTIO_MMIO_DEVICE};
-pub use running::{Finished, Running, Status};
+pub use running::{Finished, InputWriter, Running, Status};
 
 /// Result of this library.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -4,7 +4,7 @@
 //! newer QEMU must not change them by changing a default.
 
 use crate::{
-    Accel, Boot, Clock, Machine, MachineType, Port,
+    Accel, Boot, Clock, Input, Machine, MachineType, Port,
     firmware::Firmware,
     running::{COM1_FILE, VIRTIO_FILE},
 };
@@ -23,6 +23,9 @@ pub const CPU_MODEL: &str = "qemu64-v1,enforce,-svm,+ssse3,+sse4.1,+sse4.2,+popc
 /// How a kernel on microvm hears of its virtio-console, in Linux's syntax: the first of the eight
 /// slots, which QEMU places at 0xfeb00000 and, with ACPI on and one IO-APIC, wires to GSI 16.
 pub const VIRTIO_MMIO_DEVICE: &str = "virtio_mmio.device=512@0xfeb00000:16";
+
+/// How the kernel hears that COM2 is its programs' input.
+const LIVE_INPUT: &str = " stdin=com2";
 
 /// Files that the command line refers to.
 pub(crate) struct Files<'a> {
@@ -43,6 +46,11 @@ impl Machine {
                 cmdline.push(' ');
             }
             cmdline.push_str(VIRTIO_MMIO_DEVICE);
+        }
+        if self.input == Input::Live {
+            // Before the program's own arguments, if there are any.
+            let arguments = cmdline.find(" -- ").unwrap_or(cmdline.len());
+            cmdline.insert_str(arguments, LIVE_INPUT);
         }
         cmdline
     }
@@ -93,6 +101,11 @@ impl Machine {
     fn ports(&self, args: &mut Arguments, run_dir: &Path) {
         args.pair("-chardev", file_chardev("com1", run_dir, COM1_FILE));
         args.pair("-serial", "chardev:com1");
+        if self.input == Input::Live {
+            // QEMU's own standard input, which is a pipe from us; what the guest writes there is thrown away.
+            args.pair("-chardev", "stdio,id=input,signal=off");
+            args.pair("-device", "isa-serial,chardev=input,iobase=0x2f8,irq=3");
+        }
         if self.port == Port::Virtio {
             args.pair("-chardev", file_chardev("virtio", run_dir, VIRTIO_FILE));
             // Without ioeventfd the device answers before the guest's next instruction, which is
@@ -220,6 +233,16 @@ mod tests {
                  -append seed=1 {VIRTIO_MMIO_DEVICE} -s"
             )
         );
+    }
+
+    #[test]
+    fn live_input_comes_by_com2() {
+        let mut machine = Machine::new("/k");
+        machine.input = Input::Live;
+        machine.cmdline = "init=/x -- a".into();
+        let line = pvh(&machine);
+        assert!(line.contains("-device isa-serial,chardev=input,iobase=0x2f8,irq=3"), "{line}");
+        assert!(line.contains("-append init=/x stdin=com2 -- a"), "{line}");
     }
 
     #[test]

@@ -12,17 +12,18 @@
 //! | other, or a signal | | QEMU failed |
 
 use crate::{
-    Accel, Boot, Error, Machine, Payload, Port, Result, find_program,
+    Accel, Boot, Error, Input, Machine, Payload, Port, Result, find_program,
     firmware::Firmware,
     media,
     qemu::{Files, QEMU},
 };
+use orrery_core::input;
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -82,7 +83,33 @@ pub struct Running {
     deadline: Option<Instant>,
     stop: Option<Arc<AtomicBool>>,
     status: Option<Status>,
+    input: Option<InputWriter>,
     dir: tempfile::TempDir,
+}
+
+/// Where the input of a machine with [`Input::Live`] is written; its drop is the input's end.
+#[derive(Debug)]
+pub struct InputWriter(ChildStdin);
+
+impl Write for InputWriter {
+    /// Sends all of `bytes`.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut frames = Vec::with_capacity(bytes.len() + bytes.len() / 255 + 1);
+        input::encode(bytes, |part| frames.extend_from_slice(part));
+        self.0.write_all(&frames)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Drop for InputWriter {
+    fn drop(&mut self) {
+        // The guest may have ended, which is no matter then.
+        let _ = self.0.write_all(&input::END);
+    }
 }
 
 impl Machine {
@@ -120,13 +147,18 @@ impl Machine {
         let mut command = Command::new(QEMU);
         command
             .args(self.arguments(&files))
-            .stdin(Stdio::null())
+            .stdin(if self.input == Input::Live { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::null())
             .stderr(stderr)
             // Ctrl-C in the terminal is for the caller, who stops the machine when it is ready.
             .process_group(0);
         die_with_parent(&mut command);
-        let child = command.spawn().map_err(Error::io(format!("run {QEMU}")))?;
+        let mut child = command.spawn().map_err(Error::io(format!("run {QEMU}")))?;
+        let input = child.stdin.take().map(|mut pipe| {
+            // Where QEMU ends at once, its end is what is reported.
+            let _ = pipe.write_all(&input::PREAMBLE);
+            InputWriter(pipe)
+        });
         Ok(Running {
             child,
             accel: self.accel,
@@ -136,6 +168,7 @@ impl Machine {
             deadline: self.timeout.map(|timeout| started + timeout),
             stop: self.stop.clone(),
             status: None,
+            input,
             dir,
         })
     }
@@ -165,6 +198,11 @@ impl Running {
             Port::Virtio => self.virtio.as_mut(),
         };
         tail.map_or(Ok(Vec::new()), Tail::read)
+    }
+
+    /// Where its input is written, for a machine with [`Input::Live`]; the first time only.
+    pub fn input(&mut self) -> Option<InputWriter> {
+        self.input.take()
     }
 
     /// Whether the machine has ended, and how. Stops it once its time is up.
@@ -358,7 +396,6 @@ impl Tail {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::Write;
 
     const REFUSAL: &str = "qemu-system-x86_64: -smp 300: Invalid SMP CPUs 300\n";
 

@@ -1,10 +1,13 @@
 //! One run of the image: what machine, what kernel command line; then to its end.
 
 use std::fmt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use machine::{Boot, Bundle, Clock, ENVIRONMENT, Limine, Machine, MachineType, Memory, Port};
+use machine::{
+    Boot, Bundle, Clock, ENVIRONMENT, Input, Limine, Machine, MachineType, Memory, Port,
+};
 use trace_tools::Schema;
 use trace_tools::recording::Writer;
 use trace_tools::session::{Decoder, Item, Session};
@@ -75,6 +78,7 @@ pub struct Guest {
     more_words: Vec<String>,
     bundle: Option<Bundle>,
     environment: Vec<String>,
+    typed: Option<Vec<u8>>,
 }
 
 /// What the kernel does.
@@ -107,6 +111,7 @@ impl Guest {
             more_words: Vec::new(),
             bundle: None,
             environment: ENVIRONMENT.map(str::to_owned).into(),
+            typed: None,
         }
     }
 
@@ -218,6 +223,13 @@ impl Guest {
         self
     }
 
+    /// What is sent to the program's standard input while it runs, as if typed or piped.
+    pub fn live_stdin(mut self, bytes: &[u8]) -> Self {
+        self.machine.input = Input::Live;
+        self.typed = Some(bytes.to_vec());
+        self
+    }
+
     /// Exactly this environment for the program, `KEY=VALUE`; without it, a path, a home and a terminal's name.
     pub fn environment(mut self, strings: &[&str]) -> Self {
         self.environment = strings.iter().map(|&string| string.to_owned()).collect();
@@ -303,6 +315,11 @@ impl Guest {
             builder.add(item);
         };
         let mut running = self.machine.start().unwrap_or_else(|why| panic!("{self}: {why}"));
+        if let Some(mut input) = running.input() {
+            let typed = self.typed.clone().unwrap_or_default();
+            // Ends with the guest, which takes its end of the pipe with it.
+            std::thread::spawn(move || input.write_all(&typed));
+        }
         let status = running.follow(|from, bytes| -> machine::Result<()> {
             if from == Port::Com1 {
                 com1.extend_from_slice(bytes);

@@ -14,9 +14,11 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use machine::{Accel, Boot, Clock, Limine, Machine, MachineType, Memory, Port, Status};
+use machine::{Accel, Boot, Clock, Input, Limine, Machine, MachineType, Memory, Port, Status};
 use std::{
     ffi::OsString,
+    io::Read,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -96,7 +98,7 @@ pub struct Options {
     /// Adds to the program's environment, or changes it.
     #[arg(long, value_name = "KEY=VALUE", requires = "program")]
     env: Vec<String>,
-    /// What the program reads from its standard input.
+    /// What the program reads from its standard input, instead of this command's; nothing by default with --icount.
     #[arg(long, value_name = "FILE", requires = "program")]
     stdin: Option<PathBuf>,
     /// Only what the program writes: no text of the kernel's, no report.
@@ -160,6 +162,10 @@ pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
     let mut watch = Watch::open(&machine.kernel, &recording, subject, show)?;
     machine.stop = Some(interrupt_flag()?);
     let mut running = machine.start()?;
+    if let Some(mut input) = running.input() {
+        // Ends with the input, with the machine, which takes its end of the pipe with it, or with this process.
+        std::thread::spawn(move || std::io::copy(&mut std::io::stdin(), &mut input));
+    }
     let status = running.follow(|port, bytes| watch.push(port, bytes))?;
     let summary = watch.finish()?;
     match subject {
@@ -299,6 +305,8 @@ fn describe(
     }
     machine.cmdline = cmdline(options, app)?;
     machine.port = options.trace_out;
+    let input = options.stdin.is_none() && !options.icount && !options.program.is_empty();
+    machine.input = if input { Input::Live } else { Input::None };
     machine.timeout = (options.timeout > 0).then(|| Duration::from_secs(options.timeout));
     // Before anything is installed or built for it.
     machine.check_options()?;
@@ -323,7 +331,7 @@ fn write_bundle(project: &Project, options: &Options, scratch: &Path) -> Result<
             arguments,
             bundles: &options.bundle,
             environment: &options.env,
-            stdin: options.stdin.as_deref(),
+            stdin: whole_input(options)?,
         }
         .bundle(project)?,
         None if options.bundle.is_empty() => return Ok(None),
@@ -334,6 +342,28 @@ fn write_bundle(project: &Project, options: &Options, scratch: &Path) -> Result<
     let path = scratch.join("bundle.cpio");
     std::fs::write(&path, archive).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Some(path))
+}
+
+/// All of the program's input, where it is there before the run: a file that was named, or one that is this process's
+/// standard input.
+fn whole_input(options: &Options) -> Result<Option<Vec<u8>>> {
+    if let Some(path) = &options.stdin {
+        let bytes = std::fs::read(path);
+        return bytes.map(Some).map_err(|error| {
+            Failure::usage(format!("--stdin: cannot read {}: {error}", path.display()))
+        });
+    }
+    let is_file = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|stdin| std::fs::File::from(stdin).metadata())
+        .is_ok_and(|meta| meta.is_file());
+    if options.icount || !is_file {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+    Ok(Some(bytes))
 }
 
 /// The door, and Limine's files where it needs them.

@@ -18,6 +18,7 @@
 //! - [`pid`]: PIDs and PID namespaces
 //! - [`futex`]: who waits for which word; [`time`]: nanoseconds and dates;
 //!   [`vdso`]: the code that tells programs the time
+//! - [`input`]: what is typed on the host, on its way to a program
 //! - [`inbox`], [`idle`]: how a CPU hands a woken task to another, and when it must interrupt it
 //! - [`lockdep`]: whether locks are taken in one order; [`watchdog`]: whether CPUs still schedule
 //! - [`signal`]: numbers, sets, queues and frames of signals
@@ -42,6 +43,7 @@ pub mod futex;
 pub mod idle;
 pub mod idr;
 pub mod inbox;
+pub mod input;
 pub mod lockdep;
 pub mod pid;
 pub mod sched;

@@ -1,4 +1,4 @@
-//! Which CPUs there are: the MADT, found and validated by `acpi`, its entries walked by
+//! Which CPUs there are, and where device interrupts arrive: the MADT, found and validated by `acpi`, its entries walked by
 //! [`orrery_core::firmware::madt`].
 //!
 //! Firmware may be broken. Whatever is wrong with the tables, the kernel runs on, if need be with
@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use acpi::madt::Madt;
 use acpi::sdt::SdtHeader;
 use acpi::{AcpiError, AcpiHandler, AcpiTables, PhysicalMapping};
-use orrery_core::firmware::madt::{DamagedEntry, usable_cpus};
+use orrery_core::firmware::madt::{self, DamagedEntry, IsaRoute, usable_cpus};
 use x86_64::PhysAddr;
 
 use super::percpu::MAX_CPUS;
@@ -94,18 +94,7 @@ impl fmt::Display for Error {
 /// # Errors
 /// [`Error`], in which case nothing is known but the boot CPU.
 pub(super) fn cpus(rsdp: Option<u64>, boot_apic_id: u32) -> Result<Cpus, Error> {
-    let rsdp = rsdp.ok_or(Error::NoRootPointer)?;
-    check_root(rsdp)?;
-    // SAFETY: the loader vouches for the address; `Mapper` maps whatever is asked for.
-    let tables = unsafe { AcpiTables::from_rsdp(Mapper, rsdp as usize) }.map_err(Error::Table)?;
-    let madt = tables.find_table::<Madt>().map_err(Error::Table)?;
-    // SAFETY: `acpi` has mapped and validated so many bytes.
-    let bytes = unsafe {
-        core::slice::from_raw_parts(
-            madt.virtual_start().as_ptr().cast::<u8>(),
-            madt.region_length().min(TABLE_LIMIT_BYTES),
-        )
-    };
+    let bytes = madt(rsdp)?;
     let mut cpus = Cpus::only(boot_apic_id);
     let mut boot_cpu_listed = false;
     for apic_id in usable_cpus(bytes) {
@@ -117,6 +106,27 @@ pub(super) fn cpus(rsdp: Option<u64>, boot_apic_id: u32) -> Result<Cpus, Error> 
         return Err(Error::BootCpuMissing { apic_id: boot_apic_id });
     }
     Ok(cpus)
+}
+
+/// Where ISA interrupt `irq` arrives, if firmware says.
+pub(super) fn isa_route(rsdp: Option<u64>, irq: u8) -> Option<IsaRoute> {
+    madt(rsdp).ok().and_then(|table| madt::isa_route(table, irq))
+}
+
+/// The MADT's bytes, which stay mapped.
+fn madt(rsdp: Option<u64>) -> Result<&'static [u8], Error> {
+    let rsdp = rsdp.ok_or(Error::NoRootPointer)?;
+    check_root(rsdp)?;
+    // SAFETY: the loader vouches for the address; `Mapper` maps whatever is asked for.
+    let tables = unsafe { AcpiTables::from_rsdp(Mapper, rsdp as usize) }.map_err(Error::Table)?;
+    let madt = tables.find_table::<Madt>().map_err(Error::Table)?;
+    // SAFETY: `acpi` has mapped and validated so many bytes, and `Mapper` never takes a mapping back.
+    Ok(unsafe {
+        core::slice::from_raw_parts(
+            madt.virtual_start().as_ptr().cast::<u8>(),
+            madt.region_length().min(TABLE_LIMIT_BYTES),
+        )
+    })
 }
 
 /// Checks the two lengths that `acpi` follows before it has seen a valid checksum, or subtracts

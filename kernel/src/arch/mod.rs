@@ -16,6 +16,7 @@ pub mod fpu;
 mod gdt;
 mod hooks_before_boot;
 mod idt;
+pub mod io_apic;
 pub mod irq;
 pub mod latency;
 pub mod percpu;

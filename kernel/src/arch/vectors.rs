@@ -1,5 +1,7 @@
 //! Interrupt vectors. The highest have the highest priority (SDM vol. 3, 10.8.3).
 
+/// Bytes have arrived on the line that programs read.
+pub const INPUT: u8 = 0x40;
 /// Local timer.
 pub const TIMER: u8 = 0xF0;
 /// Another CPU wants this one to reschedule.

@@ -10,6 +10,7 @@ use super::{balance, call, cpu, switch, timer};
 use crate::arch::irq::IrqOff;
 use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, latency, percpu, tsc, vectors};
+use crate::console;
 use crate::per_cpu;
 use crate::task::work;
 use crate::trace::{drain, events};
@@ -56,6 +57,7 @@ pub fn on_interrupt(vector: u8) {
             events::ipi_receive_at(&irq, tsc::now(), 1);
             call::on_interrupt(&irq);
         }
+        vectors::INPUT => console::input::on_interrupt(),
         _ => {}
     }
     events::irq_exit_at(&irq, tsc::now(), vector);

@@ -10,8 +10,8 @@
 //! 4. the heap's own lock, which is no [`SpinLock`], then `frames`: under any of the first floor
 //!
 //! An interrupt comes while locks of the first floor are held, so whatever a handler takes stands
-//! below them, though no line of code nests the two. `console` is taken with interrupts off and
-//! holds nothing. A second `run queue` is only ever *tried* while one is held, so that order has
+//! below them, though no line of code nests the two. `console` and `console input` are taken with interrupts
+//! off and hold nothing. A second `run queue` is only ever *tried* while one is held, so that order has
 //! no place here.
 
 #[cfg(debug_assertions)]

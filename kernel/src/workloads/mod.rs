@@ -10,6 +10,7 @@
 //! | [`timers`] | many sleepers wake at random times, in order |
 //! | [`hog`] | CPU hogs against sleepers; or against each other, `mode=share` |
 //! | [`pids`] | tasks come and go in nested PID namespaces while others look them up |
+//! | [`echo`] | copies programs' input to their output |
 //! | [`output`] | tasks write as programs would |
 //! | [`overflow`] | floods the trace, counting what it produced |
 //! | [`yield_bench`] | what a task switch costs |
@@ -19,6 +20,7 @@
 //!
 //! What is random comes from `seed=`, so that runs under `--icount` repeat.
 
+pub mod echo;
 pub mod exit;
 pub mod hog;
 pub mod idle;

@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::madt::{DamagedEntry, HEADER_BYTES, usable_cpus};
+use super::madt::{DamagedEntry, HEADER_BYTES, IsaRoute, isa_route, usable_cpus};
 use super::memory_map::{MemoryKind, MemoryMap, MemoryRange};
 
 const PAGE: u64 = 4096;
@@ -78,6 +78,7 @@ proptest! {
     fn any_bytes_are_a_table(table in prop::collection::vec(any::<u8>(), 0..400)) {
         let found: Vec<_> = usable_cpus(&table).collect();
         prop_assert!(found.len() <= table.len());
+        let _ = isa_route(&table, 3);
         let damaged = found.iter().filter(|entry| entry.is_err()).count();
         prop_assert!(damaged == 0 || (damaged == 1 && found.last().is_some_and(Result::is_err)));
     }
@@ -150,4 +151,20 @@ fn an_entry_of_length_zero_ends_the_table() {
     table.extend([5, 0]);
     let found: Vec<_> = usable_cpus(&table).collect();
     assert_eq!(found, [Err(DamagedEntry { offset: HEADER_BYTES })]);
+}
+
+#[test]
+fn isa_interrupts_find_their_io_apic() {
+    let mut table = vec![0; HEADER_BYTES];
+    assert_eq!(isa_route(&table, 3), None);
+    for (address, base) in [(0xfec0_0000u32, 0u32), (0xfec1_0000, 24)] {
+        table.extend([1, 12, 0, 0]);
+        table.extend(address.to_le_bytes());
+        table.extend(base.to_le_bytes());
+    }
+    let route = |io_apic, input, flags| Some(IsaRoute { io_apic, input, flags });
+    assert_eq!(isa_route(&table, 3), route(0xfec0_0000, 3, 0));
+    table.extend([2, 10, 0, 3, 26, 0, 0, 0, 0xD, 0]);
+    assert_eq!(isa_route(&table, 3), route(0xfec1_0000, 2, 0xD));
+    assert_eq!(isa_route(&table, 4), route(0xfec0_0000, 4, 0));
 }
