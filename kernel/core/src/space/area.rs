@@ -312,7 +312,9 @@ impl<B: Backing> Areas<B> {
             return Err(TooManyAreas);
         }
         let mut at = start;
-        while let Some(area) = self.first_above(at).filter(|area| area.start < end) {
+        while at < end
+            && let Some(area) = self.first_above(at).filter(|area| area.start < end)
+        {
             let part = Area { protection, ..area.part(start, end) };
             at = part.end;
             if part.protection != area.protection {

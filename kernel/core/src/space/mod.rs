@@ -16,6 +16,13 @@ pub mod release;
 pub mod tables;
 pub mod tree;
 
+#[cfg(test)]
+mod area_tests;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod model_tests;
+
 pub use area::{Area, AreaFlags, Areas, MAX_AREAS, Protection};
 pub use entry::{Entry, Table};
 pub use release::Retired;

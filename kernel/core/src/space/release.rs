@@ -33,11 +33,6 @@ impl<const N: usize> Retired<N> {
         self.len == N
     }
 
-    /// Whether nothing waits for a flush.
-    pub(super) fn is_flushed(&self) -> bool {
-        self.len == 0
-    }
-
     #[inline(always)]
     pub(super) fn push(&mut self, frame: Pfn, level: u8) {
         self.frames[self.len] = frame.0 << 3 | u64::from(level);

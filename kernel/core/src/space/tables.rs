@@ -130,12 +130,11 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
 
     #[inline(always)]
     fn flush_now(&mut self) {
-        match self.stale_count {
-            0 => debug_assert!(self.retired.is_flushed(), "a frame is retired without a flush"),
-            count => self.memory.flush(match self.stale_pages.get(..count) {
+        if self.stale_count != 0 {
+            self.memory.flush(match self.stale_pages.get(..self.stale_count) {
                 Some(pages) => Stale::Pages(pages),
                 None => Stale::All,
-            }),
+            });
         }
         self.stale_count = 0;
     }
@@ -155,8 +154,8 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
         self.stale_count = STALE_PAGES + 1;
     }
 
-    /// Keeps a reference that no entry holds any more until the flush. What is stale has been said
-    /// already. `level` 0 is a page.
+    /// Keeps a reference until the flush. No entry holds it any more, and what is stale has been
+    /// said: a flush that comes first, to make room, is this one's too. `level` 0 is a page.
     #[inline(always)]
     pub(super) fn retire(&mut self, frame: Pfn, level: u8) {
         if self.retired.is_full() {

@@ -1,0 +1,527 @@
+//! Page tables against the model: several programs on several CPUs fork, write, unmap, protect,
+//! move and exit; each has the memory that a plain model says, on every CPU, whatever is cached.
+
+use core::cell::{Cell, RefCell};
+use core::sync::atomic::Ordering::Relaxed;
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestError, TestRunner};
+
+use super::model::{CPUS, Machine, Omit, View};
+use super::range::Withdraw;
+use super::release::release_window;
+use super::tables::{Access, Content, OutOfMemory, SourcePage, Update, accessible};
+use super::{PAGE_BYTES, Protection};
+use crate::frames::{Pfn, Put};
+
+const PROGRAMS: usize = 4;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Pages that share tables of each level, and such that do not.
+const PAGES: [u64; 10] = [
+    16 * MIB,
+    16 * MIB + PAGE_BYTES,
+    16 * MIB + 9 * PAGE_BYTES,
+    18 * MIB,
+    18 * MIB + PAGE_BYTES,
+    GIB,
+    3 * GIB,
+    3 * GIB + 3 * PAGE_BYTES,
+    512 * GIB,
+    1024 * GIB + 2 * MIB,
+];
+
+/// What a page shows at first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Anonymous,
+    /// A private page of a file that is pinned, or counted.
+    Pinned,
+    Counted,
+    /// A page of a shared object.
+    Shared,
+}
+
+fn kind(page: usize) -> Kind {
+    match page {
+        1 => Kind::Pinned,
+        4 => Kind::Counted,
+        2 | 7 => Kind::Shared,
+        _ => Kind::Anonymous,
+    }
+}
+
+const PINNED_WORD: u64 = 1001;
+const COUNTED_WORD: u64 = 1002;
+
+/// What a program should see of a page.
+#[derive(Clone, Copy)]
+struct Expected {
+    protection: Protection,
+    word: u64,
+}
+
+#[derive(Clone)]
+struct Program {
+    root: Pfn,
+    /// `None` where nothing is mapped.
+    pages: [Option<Expected>; PAGES.len()],
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write {
+        cpu: usize,
+        program: usize,
+        page: usize,
+        word: u64,
+    },
+    Read {
+        cpu: usize,
+        program: usize,
+        page: usize,
+    },
+    Fork {
+        program: usize,
+        child: usize,
+    },
+    Exit {
+        program: usize,
+    },
+    Run {
+        cpu: usize,
+        program: usize,
+    },
+    Idle {
+        cpu: usize,
+    },
+    Unmap {
+        program: usize,
+        first: usize,
+        last: usize,
+    },
+    Map {
+        program: usize,
+        page: usize,
+    },
+    Protect {
+        program: usize,
+        first: usize,
+        last: usize,
+        protection: Protection,
+    },
+    Move {
+        program: usize,
+        page: usize,
+        to: usize,
+    },
+    /// So many frames are left.
+    Scarce {
+        frames: u32,
+    },
+}
+
+struct World {
+    machine: Machine,
+    programs: RefCell<[Option<Program>; PROGRAMS]>,
+    is_locked: [Cell<bool>; PROGRAMS],
+    object: RefCell<BTreeMap<usize, Pfn>>,
+    pinned: Pfn,
+    counted: Pfn,
+    /// What others do during flushes.
+    pending: RefCell<Vec<Op>>,
+    at_start: u64,
+}
+
+impl World {
+    fn new(curiosity: u32, omit: Omit) -> Self {
+        let machine = Machine::new(PAGES.to_vec(), curiosity, omit);
+        let pinned = machine.alloc(PINNED_WORD).unwrap();
+        let counted = machine.alloc(COUNTED_WORD).unwrap();
+        let at_start = machine.free_frames();
+        let world = Self {
+            machine,
+            programs: RefCell::default(),
+            is_locked: Default::default(),
+            object: RefCell::default(),
+            pinned,
+            counted,
+            pending: RefCell::default(),
+            at_start,
+        };
+        let root = world.machine.alloc(0).unwrap();
+        let mut program = Program { root, pages: [None; PAGES.len()] };
+        (0..PAGES.len()).for_each(|page| world.map(&mut program, page));
+        world.programs.borrow_mut()[0] = Some(program);
+        world
+    }
+
+    fn first_word(&self, page: usize) -> u64 {
+        match kind(page) {
+            Kind::Anonymous => 0,
+            Kind::Pinned => PINNED_WORD,
+            Kind::Counted => COUNTED_WORD,
+            Kind::Shared => {
+                self.object.borrow().get(&page).map_or(0, |&it| self.machine.word(it).load(Relaxed))
+            }
+        }
+    }
+
+    fn map(&self, program: &mut Program, page: usize) {
+        let word = self.first_word(page);
+        program.pages[page] = Some(Expected { protection: Protection::READ_WRITE, word });
+    }
+
+    fn content(&self, view: &View<'_>, page: usize) -> Result<Content, OutOfMemory> {
+        use super::tables::Memory;
+        Ok(match kind(page) {
+            Kind::Anonymous => Content::Zero,
+            Kind::Pinned => Content::Private(SourcePage::Pinned(self.pinned.start_address())),
+            Kind::Counted => {
+                view.meta(self.counted).add_reference();
+                Content::Private(SourcePage::Counted(self.counted))
+            }
+            Kind::Shared => {
+                let mut object = self.object.borrow_mut();
+                let frame = match object.get(&page) {
+                    Some(&frame) => frame,
+                    None => self.machine.alloc(0).ok_or(OutOfMemory)?,
+                };
+                object.insert(page, frame);
+                view.meta(frame).add_reference();
+                Content::Shared(SourcePage::Counted(frame))
+            }
+        })
+    }
+
+    fn meanwhile(&self) {
+        let next = self.pending.borrow_mut().pop();
+        if let Some(op) = next {
+            self.run(&op);
+        }
+    }
+
+    /// Does what the kernel does, and updates the model. Programs whose lock is taken, or that do not
+    /// exist, do nothing.
+    fn run(&self, op: &Op) {
+        if let Op::Scarce { frames } = *op {
+            return self.machine.left.set(frames);
+        }
+        if let Op::Idle { cpu } = *op {
+            return self.machine.cpus.borrow_mut()[cpu].load(None);
+        }
+        let number = match *op {
+            Op::Write { program, .. }
+            | Op::Read { program, .. }
+            | Op::Fork { program, .. }
+            | Op::Exit { program }
+            | Op::Run { program, .. }
+            | Op::Unmap { program, .. }
+            | Op::Map { program, .. }
+            | Op::Protect { program, .. }
+            | Op::Move { program, .. } => program,
+            Op::Idle { .. } | Op::Scarce { .. } => unreachable!(),
+        };
+        let Some(mut program) = self.programs.borrow()[number].clone() else { return };
+        if self.is_locked[number].replace(true) {
+            return;
+        }
+        let is_alive = self.run_in(op, &mut program);
+        // Words of shared pages are what they are by now.
+        let mut programs = self.programs.borrow_mut();
+        if let Some(before) = &programs[number] {
+            for page in 0..PAGES.len() {
+                if let (Kind::Shared, Some(now), Some(after)) =
+                    (kind(page), before.pages[page], &mut program.pages[page])
+                    && !matches!(op, Op::Write { page: written, .. } if *written == page)
+                {
+                    after.word = now.word;
+                }
+            }
+        }
+        programs[number] = is_alive.then_some(program);
+        drop(programs);
+        self.is_locked[number].set(false);
+        self.machine.look_around();
+        self.check();
+    }
+
+    fn run_in(&self, op: &Op, program: &mut Program) -> bool {
+        let meanwhile = || self.meanwhile();
+        let root = program.root;
+        let view = View { machine: &self.machine, root, meanwhile: &meanwhile };
+        match *op {
+            Op::Run { cpu, .. } => self.load(cpu, root),
+            Op::Read { cpu, page, .. } => {
+                self.load(cpu, root);
+                let Some(expected) = program.pages[page] else { return true };
+                if expected.protection.readable() {
+                    self.fault(&view, page, Access::Read, expected.protection);
+                }
+            }
+            Op::Write { cpu, page, word, .. } => {
+                self.load(cpu, root);
+                let Some(expected) = program.pages[page] else { return true };
+                if expected.protection.writable() {
+                    self.write(&view, cpu, program, page, word);
+                }
+            }
+            Op::Fork { child, .. } => self.fork(&view, program, child),
+            Op::Exit { .. } => {
+                for cpu in self.machine.cpus.borrow_mut().iter_mut() {
+                    if cpu.root == Some(root) {
+                        cpu.load(None);
+                    }
+                }
+                release_window(&view, root);
+                self.machine.free(root);
+                return false;
+            }
+            Op::Unmap { first, last, .. } => {
+                let mut update = Update::<_, 2>::new(&view, root);
+                let result = update.unmap(PAGES[first], PAGES[last] + PAGE_BYTES);
+                let retired = update.flush();
+                if result.is_ok() {
+                    program.pages[first..=last].fill(None);
+                }
+                retired.release(&view);
+            }
+            Op::Map { page, .. } => {
+                if program.pages[page].is_none() {
+                    self.map(program, page);
+                }
+            }
+            Op::Protect { first, last, protection, .. } => {
+                let withdraw = Withdraw::for_protection(protection);
+                let mut update = Update::<_, 2>::new(&view, root);
+                let (start, end) = (PAGES[first], PAGES[last] + PAGE_BYTES);
+                let result = withdraw.map_or(Ok(()), |it| update.protect(start, end, it));
+                let retired = update.flush();
+                if result.is_ok() {
+                    for page in program.pages[first..=last].iter_mut().flatten() {
+                        page.protection = protection;
+                    }
+                }
+                retired.release(&view);
+            }
+            Op::Move { page, to, .. } => {
+                let is_alike = kind(page) == Kind::Anonymous && kind(to) == Kind::Anonymous;
+                if is_alike && program.pages[page].is_some() && program.pages[to].is_none() {
+                    let mut update = Update::<_, 2>::new(&view, root);
+                    let result = update.move_pages(PAGES[page], PAGES[to], PAGE_BYTES);
+                    let retired = update.flush();
+                    if result.is_ok() {
+                        program.pages[to] = program.pages[page].take();
+                    }
+                    retired.release(&view);
+                }
+            }
+            Op::Idle { .. } | Op::Scarce { .. } => unreachable!(),
+        }
+        true
+    }
+
+    fn load(&self, cpu: usize, root: Pfn) {
+        let cpu = &mut self.machine.cpus.borrow_mut()[cpu];
+        if cpu.root != Some(root) {
+            cpu.load(Some(root));
+        }
+    }
+
+    fn fault(&self, view: &View<'_>, page: usize, access: Access, protection: Protection) -> bool {
+        let mut update = Update::<_>::new(view, view.root);
+        let content = || self.content(view, page);
+        let result = update.fault(PAGES[page], access, protection, content);
+        update.flush().release(view);
+        result.is_ok()
+    }
+
+    fn write(&self, view: &View<'_>, cpu: usize, program: &mut Program, page: usize, word: u64) {
+        let Some(expected) = &mut program.pages[page] else { return };
+        let cached = self.machine.cpus.borrow()[cpu]
+            .translations
+            .iter()
+            .find(|it| it.0 == PAGES[page] && it.2)
+            .map(|it| it.1);
+        let frame = match cached {
+            Some(frame) => frame,
+            None => {
+                if !self.fault(view, page, Access::Write, expected.protection) {
+                    return;
+                }
+                let at = accessible(view, view.root, PAGES[page], Access::Write);
+                Pfn::containing(at.expect("a write fault makes the page writable"))
+            }
+        };
+        self.machine.word(frame).store(word, Relaxed);
+        expected.word = word;
+        if kind(page) == Kind::Shared {
+            for other in self.programs.borrow_mut().iter_mut().flatten() {
+                if let Some(expected) = &mut other.pages[page] {
+                    expected.word = word;
+                }
+            }
+        }
+    }
+
+    fn fork(&self, view: &View<'_>, program: &mut Program, child: usize) {
+        if self.programs.borrow()[child].is_some() || self.is_locked[child].replace(true) {
+            return;
+        }
+        if let Some(root) = self.machine.alloc(0) {
+            let mut update = Update::<_>::new(view, view.root);
+            update.fork_to(root);
+            update.flush().release(view);
+            // Shared words may have changed during the flush.
+            let mut copy = Program { root, ..program.clone() };
+            for page in (0..PAGES.len()).filter(|&page| kind(page) == Kind::Shared) {
+                if let Some(expected) = &mut copy.pages[page] {
+                    expected.word = self.first_word(page);
+                }
+            }
+            self.programs.borrow_mut()[child] = Some(copy);
+        }
+        self.is_locked[child].set(false);
+    }
+
+    /// Whatever a CPU may see is what its program should see, and whatever it may write is that
+    /// program's own.
+    fn check(&self) {
+        let programs = self.programs.borrow();
+        // Frames of private pages, by who leads to them.
+        let mut owners: BTreeMap<Pfn, BTreeSet<usize>> = BTreeMap::new();
+        for (number, program) in programs.iter().enumerate() {
+            let Some(program) = program else { continue };
+            let view = View { machine: &self.machine, root: program.root, meanwhile: &|| {} };
+            for page in PAGES {
+                if let Some(at) = accessible(&view, program.root, page, Access::Read) {
+                    owners.entry(Pfn::containing(at)).or_default().insert(number);
+                }
+            }
+        }
+        for cpu in self.machine.cpus.borrow().iter() {
+            let Some(root) = cpu.root else { continue };
+            let running =
+                programs.iter().position(|it| it.as_ref().is_some_and(|it| it.root == root));
+            // A child whose fork has not returned yet runs nowhere.
+            let number = running.expect("a CPU has the root of no program loaded");
+            let program = programs[number].as_ref().unwrap();
+            for &(address, frame, is_writable) in &cpu.translations {
+                let page = PAGES.iter().position(|&it| it == address).unwrap();
+                let expected = program.pages[page].expect("a CPU sees an unmapped page");
+                assert!(self.machine.is_in_use(frame), "a CPU sees a freed page");
+                assert!(expected.protection.readable(), "a CPU sees a page that is not readable");
+                let word = self.machine.word(frame).load(Relaxed);
+                assert_eq!(word, expected.word, "a CPU sees something else at {address:#x}");
+                if is_writable {
+                    assert!(expected.protection.writable(), "a CPU may write a read-only page");
+                    let others =
+                        owners.get(&frame).is_some_and(|it| it.iter().any(|&it| it != number));
+                    assert!(
+                        kind(page) == Kind::Shared || !others,
+                        "a CPU may write to others' page"
+                    );
+                    let fixed = [self.machine.zero, self.pinned, self.counted];
+                    assert!(!fixed.contains(&frame), "a CPU may write to a file's page");
+                }
+            }
+        }
+    }
+
+    /// Ends all programs. No frame is left over.
+    fn end(self) {
+        self.pending.borrow_mut().clear();
+        self.machine.left.set(u32::MAX);
+        (0..PROGRAMS).for_each(|program| self.run(&Op::Exit { program }));
+        let meanwhile = || {};
+        let view = View { machine: &self.machine, root: Pfn(0), meanwhile: &meanwhile };
+        for frame in self.object.borrow().values() {
+            use super::tables::Memory;
+            assert_eq!(
+                view.meta(*frame).drop_reference(),
+                Put::Last,
+                "a shared page is referenced"
+            );
+            self.machine.free(*frame);
+        }
+        assert_eq!(self.machine.free_frames(), self.at_start, "frames are left over");
+    }
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let program = || 0..PROGRAMS;
+    let page = || 0..PAGES.len();
+    let cpu = || 0..CPUS;
+    let range = || (page(), page()).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let protection =
+        prop_oneof![Just(Protection::NONE), Just(Protection::READ), Just(Protection::READ_WRITE),];
+    prop_oneof![
+        12 => (cpu(), program(), page(), 1..1000u64)
+            .prop_map(|(cpu, program, page, word)| Op::Write { cpu, program, page, word }),
+        4 => (cpu(), program(), page()).prop_map(|(cpu, program, page)| Op::Read { cpu, program, page }),
+        6 => (program(), program()).prop_map(|(program, child)| Op::Fork { program, child }),
+        2 => program().prop_map(|program| Op::Exit { program }),
+        4 => (cpu(), program()).prop_map(|(cpu, program)| Op::Run { cpu, program }),
+        1 => cpu().prop_map(|cpu| Op::Idle { cpu }),
+        2 => (program(), range())
+            .prop_map(|(program, (first, last))| Op::Unmap { program, first, last }),
+        4 => (program(), page()).prop_map(|(program, page)| Op::Map { program, page }),
+        3 => (program(), range(), protection).prop_map(|(program, (first, last), protection)| {
+            Op::Protect { program, first, last, protection }
+        }),
+        2 => (program(), page(), page())
+            .prop_map(|(program, page, to)| Op::Move { program, page, to }),
+        1 => prop_oneof![0..6u32, Just(u32::MAX), Just(u32::MAX)]
+            .prop_map(|frames| Op::Scarce { frames }),
+    ]
+}
+
+fn config() -> Config {
+    Config {
+        cases: if cfg!(miri) { 2 } else { 400 },
+        failure_persistence: None,
+        ..Config::default()
+    }
+}
+
+fn case() -> impl Strategy<Value = (u32, Vec<Op>, Vec<Op>)> {
+    let ops = |len: usize| prop::collection::vec(op(), 0..if cfg!(miri) { 8 } else { len });
+    (1..9u32, ops(80), ops(40))
+}
+
+fn run(omit: Omit, (curiosity, ops, meanwhile): (u32, Vec<Op>, Vec<Op>)) {
+    let world = World::new(curiosity, omit);
+    *world.pending.borrow_mut() = meanwhile;
+    ops.iter().for_each(|op| world.run(op));
+    world.end();
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn programs_have_their_memory_whatever_is_cached(case in case()) {
+        run(Omit::Nothing, case);
+    }
+}
+
+/// A kernel that flushes less is found out.
+#[test]
+#[cfg_attr(miri, ignore = "many cases")]
+fn every_flush_is_needed() {
+    for omit in [Omit::Pages, Omit::Structures, Omit::All, Omit::OtherCpus] {
+        let mut runner = TestRunner::deterministic();
+        let quiet = std::panic::take_hook();
+        std::panic::set_hook(std::boxed::Box::new(|_| {}));
+        let result = runner.run(&case(), |case| {
+            run(omit, case);
+            Ok(())
+        });
+        std::panic::set_hook(quiet);
+        assert!(matches!(result, Err(TestError::Fail(..))), "nobody misses {omit:?}");
+    }
+}
