@@ -308,9 +308,13 @@ impl World {
                 }
                 retired.release(&view);
             }
-            Op::Move { page, to, .. } => {
+            Op::Move { program: number, page, to } => {
                 let is_alike = kind(page) == Kind::Anonymous && kind(to) == Kind::Anonymous;
                 if is_alike && program.pages[page].is_some() && program.pages[to].is_none() {
+                    // Meanwhile it may be seen at either place.
+                    if let Some(program) = &mut self.programs.borrow_mut()[number] {
+                        program.pages[to] = program.pages[page];
+                    }
                     let mut update = Update::<_, 2>::new(&view, root);
                     let result = update.move_pages(PAGES[page], PAGES[to], PAGE_BYTES);
                     let retired = update.flush();
