@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
 use linux_raw_sys::general::{
-    __kernel_timespec, clone_args, iovec, open_how, pollfd, rlimit64, rusage, sigaltstack, stat,
-    statfs, statx, timeval, timezone,
+    __kernel_timespec, clone_args, iovec, itimerval, open_how, pollfd, rlimit64, rusage,
+    sigaltstack, stat, statfs, statx, timeval, timezone,
 };
 use linux_raw_sys::system::new_utsname;
 use orrery_core::errno::Errno;
@@ -39,6 +39,7 @@ plain!(
     __kernel_timespec,
     clone_args,
     iovec,
+    itimerval,
     new_utsname,
     open_how,
     pollfd,

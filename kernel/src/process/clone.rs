@@ -340,6 +340,7 @@ fn join_family(request: &Request, parent: &Thread, task: &Arc<Task>, kinship: Ki
             family.parent = Some(Arc::downgrade(&real_parent));
             real_parent.family.get_mut(&mut tree).children.insert(task.pid(), process.clone());
         }
+        process.note_numbers(&tree);
     }
     if thread.is_doomed() {
         thread::interrupt(task);

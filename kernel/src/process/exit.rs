@@ -174,6 +174,7 @@ fn give_children_away(
             child.family.get_mut(tree).exit_signal = abi::SIGCHLD as u8;
             heir.family.get_mut(tree).children.insert(pid, child.clone());
         }
+        child.note_numbers(tree);
         let is_unwanted = heir.as_ref().is_none_or(|heir| signal::ignores_children(heir));
         if child.is_zombie(tree) && is_unwanted {
             reaped.push(wait::take(&child, tree));

@@ -149,6 +149,7 @@ fn join_nobody(task: &Arc<Task>) -> Arc<Process> {
     family.exit_signal = abi::SIGCHLD as u8;
     family.threads.push(task.clone());
     family.leader = Some(JoinHandle::of_new(task));
+    thread.process.note_numbers(&tree);
     thread.process.clone()
 }
 

@@ -26,6 +26,7 @@ use crate::sched::Task;
 use crate::sched::wait::WaitQueue;
 use crate::sync::SpinLock;
 use crate::task::{JoinHandle, Namespace};
+use crate::time::real_timer;
 
 /// A process.
 pub struct Process {
@@ -37,6 +38,8 @@ pub struct Process {
     pub limits: SpinLock<Limits>,
     /// Who belongs to it, and to whom it belongs.
     pub family: InTree<Family>,
+    /// Its number and its parent's, both in its own namespace: [`Family`]'s, to be read without the lock.
+    numbers: Numbers,
     /// Woken when a child changes its state.
     pub children_changed: WaitQueue,
     /// Woken when a thread has gone, and when a waiting leader has something to do.
@@ -51,10 +54,18 @@ pub struct Process {
     pub children_ticks: AtomicU64,
     /// Whether it has ever called `execve`: until then `setpgid` of its parent may move it.
     pub has_execed: AtomicBool,
+    /// Its interval timer.
+    pub real_timer: real_timer::Slot,
     /// Bits of [`super::attribute`].
     pub attributes: AtomicU32,
     /// What it runs, for `/proc/PID/exe`.
     pub executable: SpinLock<Arc<[u8]>>,
+}
+
+#[derive(Default)]
+struct Numbers {
+    own: AtomicU32,
+    parent: AtomicU32,
 }
 
 /// Who belongs to a process, and to whom it belongs.
@@ -117,6 +128,7 @@ impl Process {
                 is_subreaper: false,
                 parent_death_signal: 0,
             }),
+            numbers: Numbers::default(),
             children_changed: WaitQueue::new(),
             threads_changed: WaitQueue::new(),
             exited: WaitQueue::new(),
@@ -124,6 +136,7 @@ impl Process {
             past_ticks: AtomicU64::new(0),
             children_ticks: AtomicU64::new(0),
             has_execed: AtomicBool::new(false),
+            real_timer: real_timer::Slot::new(),
             attributes: AtomicU32::new(attribute::DEFAULT),
             executable: SpinLock::new("executable", Arc::from(&b""[..])),
         }
@@ -137,6 +150,23 @@ impl Process {
         }
         let leader = family.leader.as_ref();
         leader.and_then(|leader| leader.task().pid_in(namespace)).unwrap_or(0)
+    }
+
+    /// Its number in its own namespace.
+    pub fn tgid(&self) -> u32 {
+        self.numbers.own.load(Ordering::Relaxed)
+    }
+
+    /// Its parent's number in its own namespace; 0 for a parent that is not seen there, or none.
+    pub fn parent_tgid(&self) -> u32 {
+        self.numbers.parent.load(Ordering::Relaxed)
+    }
+
+    /// Its number, or its parent, has changed.
+    pub(super) fn note_numbers(&self, tree: &Tree) {
+        let parent = self.parent(tree).map_or(0, |parent| parent.number_in(&self.namespace, tree));
+        self.numbers.own.store(self.family.get(tree).tgid, Ordering::Relaxed);
+        self.numbers.parent.store(parent, Ordering::Relaxed);
     }
 
     /// Its parent, if it has one.

@@ -11,6 +11,7 @@
 //! - [`balance`]: pulling, kicking, affinity
 //! - [`epoch`]: when what lock-free lookups may still see can be freed
 //! - [`timer`]: the CPU's timer: sleeps and slices
+//! - [`alarm`]: functions called at a time
 //! - [`wait`]: wait queues; [`mutex`]: a lock whose waiters sleep
 //! - [`call`]: functions run on other CPUs, and stopping them
 //! - [`interrupt`]: what an interrupt does, deferred work, preemption at its end
@@ -18,6 +19,7 @@
 //! Reading order: `task`, `cpu`, `switch`, `wake`. Nothing here knows PIDs, processes or
 //! applications.
 
+pub mod alarm;
 pub mod balance;
 pub mod call;
 pub mod cpu;

@@ -1,7 +1,7 @@
 //! The CPU's timer: whoever sleeps until a time, and the end of the running task's slice.
 //!
 //! The hardware timer is one-shot. It is set to the earliest of the first sleeper's deadline, the
-//! end of the slice and, on a busy CPU, the watchdog's next look; an idle CPU takes no tick. It is only
+//! end of the slice, the first alarm and, on a busy CPU, the watchdog's next look; an idle CPU takes no tick. It is only
 //! ever moved to an *earlier* time: a slice that ends later than the timer expires is looked at
 //! again when it does, which is cheaper than setting the timer at each switch.
 //!
@@ -13,10 +13,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use orrery_core::sched::{Preempt, RunQueue};
 use orrery_core::timer_queue::{TimerQueue, TimerState};
 
-use super::balance;
 use super::cpu::{self, Cpu};
 use super::task::{Task, current};
 use super::wake;
+use super::{alarm, balance};
 use crate::arch::irq::IrqOff;
 use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, percpu, tsc};
@@ -150,7 +150,9 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
     }
     balance::even_out(this, irq);
     this.slice_armed_ticks.store(next_slice.unwrap_or(NEVER), Ordering::Relaxed);
-    let next = [next_sleeper, next_slice, watchdog::due_ticks()].into_iter().flatten().min();
+    let next_alarm = alarm::on_timer(now, irq);
+    let next =
+        [next_sleeper, next_slice, next_alarm, watchdog::due_ticks()].into_iter().flatten().min();
     if let Some(next) = next {
         arm_hardware(this, next, tsc::now(), irq);
     }

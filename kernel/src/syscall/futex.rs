@@ -8,6 +8,7 @@ use orrery_core::futex::{ANY, Clock, Command, Operation, Scope, WordOperation};
 use super::{Args, Errno, SysResult};
 use crate::mm::user;
 use crate::process::futex::{self, NotWoken, Requeue, Wait};
+use crate::process::signal::{self, Restart};
 use crate::process::{current, lookup};
 use crate::time::{self, deadline};
 
@@ -77,11 +78,27 @@ fn wait(request: Wait) -> SysResult {
         Err(NotWoken::TimedOut) => Err(Errno::ETIMEDOUT),
         Err(NotWoken::Refused(why)) => Err(why),
         // A relative timeout begins once: it goes on with what is left.
-        Err(NotWoken::Interrupted) => match request.deadline_ticks {
-            None => Err(Errno::RESTART_SYS),
-            Some(_) => Err(Errno::EINTR),
-        },
+        Err(NotWoken::Interrupted) => Err(match request.deadline_ticks {
+            None => Errno::RESTART_SYS,
+            Some(deadline) => {
+                let word = u64::from(request.expected) | u64::from(request.bitset) << 32;
+                let scope = u64::from(request.scope == Scope::Shared);
+                let data = [request.address, word, scope, deadline];
+                signal::restart_later(Restart { resume: wait_on, data })
+            }
+        }),
     }
+}
+
+/// Goes on with a wait that was interrupted, until the same time.
+fn wait_on(&[address, word, scope, deadline]: &[u64; 4]) -> SysResult {
+    wait(Wait {
+        address,
+        expected: word as u32,
+        scope: if scope == 0 { Scope::Private } else { Scope::Shared },
+        bitset: (word >> 32) as u32,
+        deadline_ticks: Some(deadline),
+    })
 }
 
 fn requeue(args: &Args, scope: Scope, expected: Option<u32>) -> SysResult {

@@ -18,7 +18,7 @@ const UNCHANGED: u32 = u32::MAX;
 
 /// getpid(2).
 pub fn getpid(_args: &Args) -> SysResult {
-    Ok(current().process.family.get(&tree::lock()).tgid.into())
+    Ok(current().process.tgid().into())
 }
 
 /// gettid(2).
@@ -28,10 +28,7 @@ pub fn gettid(_args: &Args) -> SysResult {
 
 /// getppid(2): 0 for a parent that is not seen from here.
 pub fn getppid(_args: &Args) -> SysResult {
-    let process = &current().process;
-    let tree = tree::lock();
-    let parent = process.parent(&tree);
-    Ok(parent.map_or(0, |parent| parent.number_in(&process.namespace, &tree)).into())
+    Ok(current().process.parent_tgid().into())
 }
 
 /// getuid(2), geteuid(2), getgid(2), getegid(2).

@@ -4,6 +4,7 @@
 //! leave the work to the floors below. A function gets the caller's arguments and returns a value or an
 //! [`Errno`]; whose call it is says [`crate::process::current`].
 
+mod barrier;
 mod channel;
 mod descriptor;
 mod futex;
@@ -22,6 +23,7 @@ mod system;
 #[allow(non_upper_case_globals)]
 mod table;
 mod time;
+mod timer;
 
 pub use orrery_core::errno::{Errno, SysResult};
 

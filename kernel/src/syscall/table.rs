@@ -3,8 +3,8 @@
 use linux_raw_sys::general::*;
 
 use super::{
-    Args, SysResult, channel, descriptor, futex, identity, io, memory, path, poll, process,
-    resource, sched, signal, stat, system, time, unknown,
+    Args, SysResult, barrier, channel, descriptor, futex, identity, io, memory, path, poll,
+    process, resource, sched, signal, stat, system, time, timer, unknown,
 };
 
 /// Calls the function of a number.
@@ -50,6 +50,7 @@ pub(super) fn call(number: u64, args: &Args) -> SysResult {
         __NR_restart_syscall => signal::restart_syscall(args),
 
         __NR_futex => futex::futex(args),
+        __NR_membarrier => barrier::membarrier(args),
         __NR_set_robust_list => futex::set_robust_list(args),
         __NR_get_robust_list => futex::get_robust_list(args),
         __NR_set_tid_address => futex::set_tid_address(args),
@@ -60,6 +61,9 @@ pub(super) fn call(number: u64, args: &Args) -> SysResult {
         __NR_gettimeofday => time::gettimeofday(args),
         __NR_time => time::time(args),
         __NR_nanosleep => time::nanosleep(args),
+        __NR_getitimer => timer::getitimer(args),
+        __NR_setitimer => timer::setitimer(args),
+        __NR_alarm => timer::alarm(args),
         __NR_clock_nanosleep => time::clock_nanosleep(args),
         __NR_read => io::read(args),
         __NR_write => io::write(args),

@@ -4,6 +4,7 @@ use linux_raw_sys::general::{self as abi, __kernel_timespec, timeval, timezone};
 
 use super::{Args, Errno, SysResult};
 use crate::mm::user;
+use crate::process::signal::{self, Restart};
 use crate::process::{current, lookup, tree};
 use crate::sched;
 use crate::sched::task::Sleep;
@@ -170,8 +171,14 @@ fn sleep(deadline_ticks: u64, remaining: Remaining) -> SysResult {
                         time::to_nanos(deadline_ticks).saturating_sub(time::monotonic_nanos());
                     user::write(at, &deadline::timespec(left))?;
                 }
-                Err(Errno::EINTR)
+                let data = [deadline_ticks, at, 0, 0];
+                Err(signal::restart_later(Restart { resume: sleep_on, data }))
             }
         },
     }
+}
+
+/// Goes on with a sleep that was interrupted, until the same time.
+fn sleep_on(&[deadline_ticks, remaining, ..]: &[u64; 4]) -> SysResult {
+    sleep(deadline_ticks, Remaining::To(remaining))
 }

@@ -6,15 +6,17 @@
 //!
 //! - here: the clocks
 //! - [`deadline`]: what programs say of time, as ticks
+//! - [`real_timer`]: what setitimer(2) sets
 //! - [`vdso`]: the pages that let programs read the clocks by themselves
 
 pub mod deadline;
+pub mod real_timer;
 pub mod vdso;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use linux_raw_sys::general::rusage;
-use orrery_core::time::{NANOS_PER_SECOND, Rate};
+use orrery_core::time::{NANOS_PER_MICRO, NANOS_PER_SECOND, Rate};
 
 use crate::arch::{rtc, tsc};
 use crate::mm::user;
