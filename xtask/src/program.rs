@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::Result;
 use machine::{Bundle, ENVIRONMENT, Memory};
-use object::{LittleEndian, elf, read::elf::FileHeader, read::elf::ProgramHeader};
+use orrery_core::exec::elf::{self, ElfError};
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
@@ -144,14 +144,9 @@ fn check(path: &[u8], data: &[u8]) -> Result<()> {
     })
 }
 
-/// Where a program's memory may be: the window without its first 64 KiB and its last page.
-const WINDOW: std::ops::Range<u64> = 0x1_0000..0x7fff_ffff_f000;
-const PAGE_BYTES: u64 = 4096;
-
-/// Whether the kernel can run this file; if not, why, and what to do.
+/// Whether the kernel can run this file; if not, why, and what to do. The judgement is the kernel's own.
 fn verdict(data: &[u8]) -> Result<(), String> {
-    const STATIC: &str =
-        "link it statically (Rust: --target x86_64-unknown-linux-musl; C: -static)";
+    const STATIC: &str = "Rust: --target x86_64-unknown-linux-musl; C: -static";
     if data.starts_with(b"#!") {
         let line = data.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let interpreter = String::from_utf8_lossy(&line[2..]).trim().to_owned();
@@ -159,91 +154,27 @@ fn verdict(data: &[u8]) -> Result<(), String> {
             "a script, not an ELF program; run its interpreter with it: `-- {interpreter} SCRIPT`"
         ));
     }
-    if !data.starts_with(&elf::ELFMAG) {
-        return Err(format!("not an ELF program; {STATIC}"));
-    }
-    let class = data.get(4).copied().unwrap_or_default();
-    if class != elf::ELFCLASS64 {
-        return Err("a 32-bit ELF program; build it for x86_64".into());
-    }
-    let endian = LittleEndian;
-    let header = elf::FileHeader64::<LittleEndian>::parse(data)
-        .map_err(|_| "its ELF header is truncated or not for x86-64".to_owned())?;
-    let machine = header.e_machine(endian);
-    if machine != elf::EM_X86_64 {
-        return Err(format!(
-            "an ELF program for another machine (e_machine {machine}, x86-64 is 62)"
-        ));
-    }
-    match header.e_type(endian) {
-        elf::ET_EXEC | elf::ET_DYN => {}
-        elf::ET_REL => return Err("an object file, which is not linked yet".into()),
-        kind => return Err(format!("no program: its ELF type is {kind}")),
-    }
-    let segments = header
-        .program_headers(endian, data)
-        .map_err(|_| "truncated: its program headers are not all there".to_owned())?;
-    if segments.iter().any(|segment| segment.p_type(endian) == elf::PT_INTERP) {
-        return Err(format!("dynamically linked; {STATIC}"));
-    }
-    let mut end_before = 0;
-    let mut loads: Vec<_> =
-        segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD).collect();
-    if loads.is_empty() {
-        return Err(match header.e_type(endian) {
-            elf::ET_DYN => "a shared library without anything to load".into(),
-            _ => "no segment is to be loaded".to_owned(),
-        });
-    }
-    loads.sort_by_key(|segment| segment.p_vaddr(endian));
-    for segment in &loads {
-        let (start, len) = (segment.p_vaddr(endian), segment.p_memsz(endian));
-        let (offset, file_len) = (segment.p_offset(endian), segment.p_filesz(endian));
-        let named = format!("the segment at {start:#x}");
-        let in_file = offset.checked_add(file_len).is_some_and(|end| end <= data.len() as u64);
-        if !in_file {
-            return Err(format!(
-                "truncated: {named} ends beyond the file's {} bytes; copy or build it again",
-                data.len()
-            ));
-        }
-        if file_len > len {
-            return Err(format!("{named} has more bytes in the file than in memory"));
-        }
-        if start % PAGE_BYTES != offset % PAGE_BYTES {
-            return Err(format!("{named} is not aligned to pages as its bytes in the file are"));
-        }
-        let end = start.checked_add(len).filter(|&end| end <= WINDOW.end);
-        let Some(end) = end else {
-            return Err(format!("{named} is huge: {len:#x} bytes do not fit in the address space"));
+    elf::plan(data).map(drop).map_err(|why| {
+        let advice = match why {
+            ElfError::NotElf => "; a program for Linux on x86-64 is wanted",
+            ElfError::NotLittleEndian64 => "; build it for x86_64",
+            ElfError::NeedsInterpreter => return format!("{why} ({STATIC})"),
+            ElfError::Truncated { .. } | ElfError::BadProgramHeaders => "; copy or build it again",
+            ElfError::EntryOutside { .. } => "; a shared library, perhaps, which is no program",
+            ElfError::Overlap { .. }
+            | ElfError::OutsideWindow { .. }
+            | ElfError::BadSegment { .. }
+            | ElfError::WritableAndExecutable { .. } => "; link it with an ordinary linker script",
+            _ => "",
         };
-        if header.e_type(endian) == elf::ET_EXEC && start < WINDOW.start {
-            return Err(format!("{named} begins below {:#x}, where nothing may be", WINDOW.start));
-        }
-        if start < end_before {
-            return Err(format!(
-                "{named} overlaps the one before it, which ends at {end_before:#x}"
-            ));
-        }
-        end_before = end;
-    }
-    let entry = header.e_entry(endian);
-    let inside = |segment: &&elf::ProgramHeader64<LittleEndian>| {
-        let start = segment.p_vaddr(endian);
-        (start..start + segment.p_memsz(endian)).contains(&entry)
-            && segment.p_flags(endian) & elf::PF_X != 0
-    };
-    if !loads.iter().any(inside) {
-        return Err(format!(
-            "its entry point {entry:#x} is in no executable segment: a shared library, perhaps"
-        ));
-    }
-    Ok(())
+        format!("{why}{advice}")
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use object::elf;
 
     /// Type, flags, offset, address, bytes in the file, bytes in memory.
     type Segment = (u32, u32, u64, u64, u64, u64);
@@ -283,9 +214,11 @@ mod tests {
             assert!(why.contains(words), "{why}");
         };
         let exec = |segments: &[Segment]| program(elf::ET_EXEC, segments);
-        refused(b"", "not an ELF");
+        refused(b"", "not an ELF file; a program");
         refused(b"#! /bin/sh -e\n", "`-- /bin/sh -e SCRIPT`");
-        refused(b"\x7fELF\x01\x01", "32-bit");
+        let mut narrow = exec(&[TEXT]);
+        narrow[4] = 1;
+        refused(&narrow, "64-bit little-endian");
         refused(b"\x7fELF\x02\x01\x01", "truncated");
         let good = exec(&[TEXT, DATA]);
         refused(&good[..100], "truncated");
@@ -293,17 +226,17 @@ mod tests {
         let mut other = good.clone();
         other[18] = 183;
         refused(&other, "e_machine 183");
-        refused(&program(elf::ET_REL, &[TEXT]), "object file");
-        refused(&program(elf::ET_CORE, &[TEXT]), "type is 4");
-        refused(&exec(&[]), "no segment");
+        refused(&program(elf::ET_REL, &[TEXT]), "e_type 1");
+        refused(&program(elf::ET_CORE, &[TEXT]), "e_type 4");
+        refused(&exec(&[]), "malformed");
         refused(&exec(&[TEXT, (elf::PT_INTERP, 4, 0, 0, 8, 8)]), "dynamically linked");
         let (kind, flags, offset, at, file_len, len) = DATA;
         refused(&exec(&[TEXT, (kind, flags, offset, 0x40_0200, 0, len + 1), DATA]), "overlaps");
         refused(&exec(&[TEXT, (kind, flags, offset, at, file_len, 1 << 60)]), "huge");
         refused(&exec(&[TEXT, (kind, flags, offset, at, file_len, u64::MAX)]), "huge");
-        refused(&exec(&[TEXT, (kind, flags, offset, at, file_len, 1)]), "more bytes");
-        refused(&exec(&[TEXT, (kind, flags, offset, at + 8, file_len, len)]), "not aligned");
-        refused(&exec(&[(kind, flags, 0, 0x1000, 0x10, 0x10), TEXT]), "begins below 0x10000");
+        refused(&exec(&[TEXT, (kind, flags, offset, at, file_len, 1)]), "malformed");
+        refused(&exec(&[TEXT, (kind, flags, offset, at + 8, file_len, len)]), "malformed");
+        refused(&exec(&[(kind, flags, 0, 0x1000, 0x10, 0x10), TEXT]), "outside");
         refused(&exec(&[DATA]), "entry point");
     }
 
