@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::{
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 /// How the image is compiled: a profile of the top-level `Cargo.toml`.
@@ -42,11 +42,27 @@ impl Profile {
 /// Where something is missing that cannot be installed, where the build fails, and where the result
 /// could not be traced.
 pub fn image(project: &Project, profile: Profile, app: Option<&App>) -> Result<PathBuf> {
-    setup::ensure(&[Need::ImageTarget])?;
-    let mut cargo = match app {
+    let cargo = match app {
         None => project.cargo(["build", "--package", "orrery"]),
         Some(app) => app.cargo_build(project)?,
     };
+    finish(cargo, profile)
+}
+
+/// As [`image`], with this archive in it, which the kernel takes for its bundle where the loader brings none.
+///
+/// # Errors
+/// As [`image`].
+pub fn image_with_bundle(project: &Project, profile: Profile, bundle: &Path) -> Result<PathBuf> {
+    let mut cargo = project.cargo(["build", "--package", "orrery", "--features", "bundle"]);
+    cargo.env("ORRERY_BUNDLE", bundle);
+    // A directory of its own: the ordinary image stays where it is.
+    cargo.env("CARGO_TARGET_DIR", project.target_dir.join("embedded"));
+    finish(cargo, profile)
+}
+
+fn finish(mut cargo: Command, profile: Profile) -> Result<PathBuf> {
+    setup::ensure(&[Need::ImageTarget])?;
     cargo.args(["--bin", "orrery", "--target", IMAGE_TARGET, "--profile", profile.name()]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     let output = cargo

@@ -106,6 +106,16 @@ impl Program<'_> {
     }
 }
 
+/// The bytes of a file for standard input.
+///
+/// # Errors
+/// Status 2 where it cannot be read.
+pub fn whole_file(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| {
+        Failure::usage(format!("--stdin: cannot read {}: {error}", path.display()))
+    })
+}
+
 /// Complains where the bundle leaves the machine too little memory.
 ///
 /// # Errors

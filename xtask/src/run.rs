@@ -348,10 +348,7 @@ fn write_bundle(project: &Project, options: &Options, scratch: &Path) -> Result<
 /// standard input.
 fn whole_input(options: &Options) -> Result<Option<Vec<u8>>> {
     if let Some(path) = &options.stdin {
-        let bytes = std::fs::read(path);
-        return bytes.map(Some).map_err(|error| {
-            Failure::usage(format!("--stdin: cannot read {}: {error}", path.display()))
-        });
+        return program::whole_file(path).map(Some);
     }
     let is_file = std::io::stdin()
         .as_fd()

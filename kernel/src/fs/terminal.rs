@@ -4,15 +4,18 @@
 //! they are files that refuse a terminal's requests. Opened by name (`/dev/console`, `/dev/tty`) it is a
 //! terminal, whose settings are constant: the host's terminal edits lines.
 
-use linux_raw_sys::general::{ICANON, ISIG, NCCS, ONLCR, OPOST, termios};
+use linux_raw_sys::general::{
+    ICANON, ISIG, NCCS, ONLCR, OPOST, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, termios,
+};
 use linux_raw_sys::ioctl::{TCGETS, TCSETS, TCSETSF, TCSETSW, TIOCGWINSZ, TIOCSWINSZ};
 use orrery_core::errno::{Errno, SysResult};
 
 use super::file::{File, Transfer};
 use super::io::{IoFrom, IoTo};
-use crate::console::{self, Stream};
+use crate::console::{self, Blocking, Stream};
 use crate::mm::user;
 use crate::sched::mutex::Mutex;
+use crate::sched::wait::WaitQueue;
 
 /// Keeps the bytes of one write together.
 static OUTPUT: Mutex<()> = Mutex::new(());
@@ -40,8 +43,36 @@ impl Terminal {
 }
 
 impl File for Terminal {
-    fn read(&self, _to: &mut IoTo<'_>, _transfer: &mut Transfer) -> Result<(), Errno> {
+    fn read(&self, to: &mut IoTo<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
+        let mut blocking = if transfer.is_nonblocking() { Blocking::Never } else { Blocking::Wait };
+        let mut chunk = [0; 512];
+        while to.left() > 0 {
+            let wanted = to.left().min(chunk.len());
+            let count = match console::input().read(&mut chunk[..wanted], blocking) {
+                // Only the first bytes are waited for.
+                Err(_) if to.done() > 0 => break,
+                result => result?,
+            };
+            if count == 0 {
+                break;
+            }
+            to.put(&chunk[..count])?;
+            blocking = Blocking::Never;
+        }
         Ok(())
+    }
+
+    fn readiness(&self) -> u32 {
+        let input = if console::input().is_readable() { POLLIN | POLLRDNORM } else { 0 };
+        input | POLLOUT | POLLWRNORM
+    }
+
+    fn queues(&self) -> [Option<&WaitQueue>; 2] {
+        [Some(console::input().wait_queue()), None]
+    }
+
+    fn readable_bytes(&self) -> Result<u64, Errno> {
+        Ok(console::input().available() as u64)
     }
 
     fn write(&self, from: &mut IoFrom<'_>, _transfer: &mut Transfer) -> Result<(), Errno> {
