@@ -43,8 +43,9 @@ pub struct Instructions {
 /// What the bundle asks of the kernel.
 pub fn instructions() -> Instructions {
     let find = |name: &[u8]| {
-        let mut entries = archive().into_iter().flat_map(cpio::entries).flatten();
-        entries.find(|entry| entry.name == name).map(|entry| strings(entry.data))
+        let entries = archive().into_iter().flat_map(cpio::entries).flatten();
+        // Later entries replace earlier ones.
+        entries.filter(|entry| entry.name == name).last().map(|entry| strings(entry.data))
     };
     Instructions { arguments: find(b".orrery/argv"), environment: find(b".orrery/env") }
 }

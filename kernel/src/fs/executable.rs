@@ -82,7 +82,8 @@ impl Executable {
             start.base = files.get(fd)?.inode().clone();
         }
         if path.is_empty() && flags & AT_EMPTY_PATH != 0 {
-            return Self::of_inode(&start, start.base.clone());
+            let path = alloc::format!("/dev/fd/{fd}").into_bytes();
+            return Self::of_inode(start.base, path);
         }
         let keeps = flags & AT_SYMLINK_NOFOLLOW != 0;
         Self::open_from(&start, path, if keeps { LastLink::Keep } else { LastLink::Follow })
@@ -93,19 +94,18 @@ impl Executable {
         if inode.kind() == S_IFLNK {
             return Err(Errno::ELOOP);
         }
-        Self::of_inode(start, inode)
+        Self::of_inode(inode, path.to_vec())
     }
 
-    fn of_inode(start: &Start, inode: Arc<Inode>) -> Result<Self, Errno> {
+    fn of_inode(inode: Arc<Inode>, path: Vec<u8>) -> Result<Self, Errno> {
         let somebody_may = inode.attributes().mode & 0o111 != 0;
         if !matches!(inode.node, Node::Regular(_)) || !somebody_may {
             return Err(Errno::EACCES);
         }
-        let path = inode.path_from(&start.root)?;
         Ok(Self { inode, path })
     }
 
-    /// Its absolute path.
+    /// The path that it was looked up by.
     pub fn path(&self) -> &[u8] {
         &self.path
     }

@@ -51,6 +51,7 @@ impl File for Terminal {
             let count = match console::input().read(&mut chunk[..wanted], blocking) {
                 // Only the first bytes are waited for.
                 Err(_) if to.done() > 0 => break,
+                Err(Errno::EINTR) => return Err(Errno::RESTART_SYS),
                 result => result?,
             };
             if count == 0 {

@@ -214,8 +214,8 @@ fn make_task(
                 let process = Process::new(namespace.clone(), signals, limits);
                 let attributes = parent.process.attributes.load(Ordering::Relaxed);
                 process.attributes.store(attributes & attribute::INHERITED, Ordering::Relaxed);
-                let executable = parent.process.executable.lock().clone();
-                *process.executable.lock() = executable;
+                let program = parent.process.program.lock().clone();
+                *process.program.lock() = program;
                 Arc::new(process)
             };
             let thread = Arc::new(Thread {

@@ -17,7 +17,7 @@ use orrery_core::errno::Errno;
 use orrery_core::exec::elf::{HEADER_BYTES, Header, Plan, Segment};
 use orrery_core::exec::stack::{self, Facts, Stack};
 
-use super::group::State;
+use super::group::{Program, State};
 use super::thread::{self, Comm, Thread};
 use super::wait::Status;
 use super::{attribute, clone, current, exit, signal, tree};
@@ -53,7 +53,7 @@ pub struct Image {
     /// Bytes to be zeroed: the rest of the last page that a segment has in the file.
     tails: Vec<(u64, usize)>,
     comm: Comm,
-    path: Arc<[u8]>,
+    program: Arc<Program>,
 }
 
 /// A program that goes on in the leader's task, with what the thread that asked for it had.
@@ -126,7 +126,7 @@ pub(super) fn adopt_handover() {
 
 /// Takes the new program over. The running thread is alone in its process.
 fn begin(thread: &Thread, image: Image) -> ! {
-    let Image { space, entry, stack, tails, comm, path } = image;
+    let Image { space, entry, stack, tails, comm, program } = image;
     let old = thread.replace_space(Some(space));
     drop(old);
     if let Some(done) = thread.vfork_done.lock().take() {
@@ -139,7 +139,8 @@ fn begin(thread: &Thread, image: Image) -> ! {
     thread.robust_list.store(0, Ordering::Relaxed);
     *thread.comm.lock() = comm;
     let process = &thread.process;
-    *process.executable.lock() = path;
+    let old = process.program.lock().replace(program);
+    drop(old);
     let kept = process.attributes.load(Ordering::Relaxed) & attribute::KEPT_BY_EXEC;
     process.attributes.store(kept | attribute::DEFAULT, Ordering::Relaxed);
     process.has_execed.store(true, Ordering::Relaxed);
@@ -171,7 +172,7 @@ pub fn prepare(
     environment: &[Vec<u8>],
 ) -> Result<Image, Errno> {
     let thread = current();
-    let path: Arc<[u8]> = Arc::from(file.path());
+    let path = file.path().to_vec();
     let comm = Comm::new(path.rsplit(|&byte| byte == b'/').next().unwrap_or(&path));
     let mut interpreters = 0;
     while let Some((interpreter, argument)) = script_line(&file)? {
@@ -199,7 +200,7 @@ pub fn prepare(
     headers.resize(header.headers_bytes(), 0);
     file.read_at(header.headers_offset, &mut headers)?;
     let plan = header.plan(&headers, file_bytes).map_err(refused)?;
-    map(thread, &file, &plan, &arguments, environment, comm, path)
+    map(thread, &file, &plan, &arguments, environment, comm, &path)
 }
 
 /// The interpreter of a script and the one argument that its line may have; `None` if it is no script.
@@ -222,7 +223,7 @@ fn map(
     arguments: &[Vec<u8>],
     environment: &[Vec<u8>],
     comm: Comm,
-    path: Arc<[u8]>,
+    path: &[u8],
 ) -> Result<Image, Errno> {
     let limits = *thread.process.limits.lock();
     let space = Space::new()?;
@@ -257,9 +258,16 @@ fn map(
         random: random_bytes(),
     };
     // A few words below the top, so that a program that looks above its strings finds its own stack.
-    let stack =
-        stack::build(top - 16, arguments, environment, &path, &facts).ok_or(Errno::E2BIG)?;
-    Ok(Image { space, entry: base + plan.entry, stack, tails, comm, path })
+    let stack = stack::build(top - 16, arguments, environment, path, &facts).ok_or(Errno::E2BIG)?;
+    let program =
+        Arc::new(Program { file: file.inode().clone(), command_line: command_line(arguments) });
+    Ok(Image { space, entry: base + plan.entry, stack, tails, comm, program })
+}
+
+/// The arguments, each followed by a NUL, as far as they fit into a page.
+fn command_line(arguments: &[Vec<u8>]) -> Vec<u8> {
+    let bytes = arguments.iter().flat_map(|argument| argument.iter().chain(&[0]));
+    bytes.copied().take(PAGE as usize).collect()
 }
 
 /// Maps a segment: what is in the file from there, the rest as memory of its own.

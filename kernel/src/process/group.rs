@@ -22,6 +22,7 @@ use super::thread::Thread;
 use super::tree::{InTree, Tree};
 use super::wait::Status;
 use super::{attribute, signal};
+use crate::fs::Inode;
 use crate::sched::Task;
 use crate::sched::wait::WaitQueue;
 use crate::sync::SpinLock;
@@ -58,14 +59,22 @@ pub struct Process {
     pub real_timer: real_timer::Slot,
     /// Bits of [`super::attribute`].
     pub attributes: AtomicU32,
-    /// What it runs, for `/proc/PID/exe`.
-    pub executable: SpinLock<Arc<[u8]>>,
+    /// What it runs; none before its first `execve`.
+    pub program: SpinLock<Option<Arc<Program>>>,
 }
 
 #[derive(Default)]
 struct Numbers {
     own: AtomicU32,
     parent: AtomicU32,
+}
+
+/// What a process runs.
+pub struct Program {
+    /// The file.
+    pub file: Arc<Inode>,
+    /// The arguments it began with, each followed by a NUL; cut where they are long.
+    pub command_line: Vec<u8>,
 }
 
 /// Who belongs to a process, and to whom it belongs.
@@ -138,7 +147,7 @@ impl Process {
             has_execed: AtomicBool::new(false),
             real_timer: real_timer::Slot::new(),
             attributes: AtomicU32::new(attribute::DEFAULT),
-            executable: SpinLock::new("executable", Arc::from(&b""[..])),
+            program: SpinLock::new("process's program", None),
         }
     }
 
