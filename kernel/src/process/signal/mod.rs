@@ -33,7 +33,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orrery_core::errno::{Errno, SysResult};
 use orrery_core::signal::stack::AltStack;
-use orrery_core::signal::{Action, Actions, Pending, Signal, SignalInfo, SignalSet};
+use orrery_core::signal::{Action, Actions, Pending, Signal, SignalInfo, SignalSet, UNBLOCKABLE};
 
 use super::group::Process;
 use super::thread::Thread;
@@ -116,7 +116,8 @@ impl ProcessSignals {
     fn set_action(&self, signal: Signal, action: Action) -> Result<Action, Errno> {
         let handlers = self.handlers.lock();
         let mut actions = handlers.actions.lock();
-        if *actions.get(signal) == action {
+        let is_settable = !UNBLOCKABLE.contains(signal);
+        if is_settable && *actions.get(signal) == action {
             return Ok(action);
         }
         Arc::make_mut(&mut actions).set(signal, action)
