@@ -145,8 +145,9 @@ fn begin(thread: &Thread, image: Image) -> ! {
     process.attributes.store(kept | attribute::DEFAULT, Ordering::Relaxed);
     process.has_execed.store(true, Ordering::Relaxed);
     signal::on_exec(thread);
-    let files = thread.files().close_on_exec();
-    *thread.files.lock() = Some(files);
+    let files = thread.files.lock().take();
+    let files = files.map(Files::close_on_exec);
+    *thread.files.lock() = files;
     let is_written = tails.iter().all(|&(at, len)| mm::user::zero(at, len).is_ok())
         && mm::user::write_bytes(stack.pointer, &stack.bytes).is_ok();
     if !is_written {

@@ -95,17 +95,22 @@ pub fn clone3(args: &Args) -> SysResult {
 
 /// execve(2).
 pub fn execve(args: &Args) -> SysResult {
-    let path = user::read_string(args[0], fs::PATH_MAX_BYTES)?;
-    let file = Executable::open(&current().fs(), &path)?;
+    // What is on the stack when the new program begins is never dropped.
+    let file = {
+        let path = user::read_string(args[0], fs::PATH_MAX_BYTES)?;
+        Executable::open(&current().fs(), &path)?
+    };
     exec(file, args[1], args[2])
 }
 
 /// execveat(2).
 pub fn execveat(args: &Args) -> SysResult {
-    let path = user::read_string(args[1], fs::PATH_MAX_BYTES)?;
     let flags = args[4] as u32;
     let thread = current();
-    let file = Executable::open_at(&thread.fs(), &thread.files(), args[0] as i32, &path, flags)?;
+    let file = {
+        let path = user::read_string(args[1], fs::PATH_MAX_BYTES)?;
+        Executable::open_at(&thread.fs(), &thread.files(), args[0] as i32, &path, flags)?
+    };
     exec(file, args[2], args[3])
 }
 
