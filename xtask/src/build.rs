@@ -56,9 +56,11 @@ pub fn image(project: &Project, profile: Profile, app: Option<&App>) -> Result<P
 pub fn image_with_bundle(project: &Project, profile: Profile, bundle: &Path) -> Result<PathBuf> {
     let mut cargo = project.cargo(["build", "--package", "orrery", "--features", "bundle"]);
     cargo.env("ORRERY_BUNDLE", bundle);
-    // A directory of its own: the ordinary image stays where it is.
-    cargo.env("CARGO_TARGET_DIR", project.target_dir.join("embedded"));
-    finish(cargo, profile)
+    let elf = finish(cargo, profile)?;
+    // The next ordinary build puts its image into the same place.
+    let kept = project.out_dir()?.join("orrery-with-program");
+    std::fs::copy(&elf, &kept).with_context(|| format!("cannot write {}", kept.display()))?;
+    Ok(kept)
 }
 
 fn finish(mut cargo: Command, profile: Profile) -> Result<PathBuf> {

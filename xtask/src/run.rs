@@ -169,7 +169,9 @@ pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
     let status = running.follow(|port, bytes| watch.push(port, bytes))?;
     let summary = watch.finish()?;
     match subject {
-        _ if options.quiet => {}
+        // A program's end speaks for itself.
+        _ if options.quiet && summary.is_by_program() => {}
+        _ if options.quiet => eprint!("{}", summary.console()),
         Subject::Kernel => summary.print(&mut std::io::stdout())?,
         Subject::Program => summary.print(&mut std::io::stderr())?,
     }
@@ -259,7 +261,9 @@ fn exit_code(status: &Status, end: Option<&End>, timeout_seconds: u64) -> u8 {
                 }
                 (Some(Cause::Panic), _) | (None, 101) => " (the kernel panicked)",
                 (Some(Cause::Watchdog), _) | (None, 102) => " (the watchdog stopped it)",
-                (Some(Cause::Workload) | None, 1) => " (the workload failed)",
+                (Some(Cause::Workload) | None, 1) => {
+                    " (a workload failed, or something was left behind: see what the kernel wrote)"
+                }
                 (Some(Cause::Workload) | None, _) => "",
             };
             eprintln!("error: the guest ended with status {status}{meaning}");

@@ -16,7 +16,7 @@ use trace_tools::{
     recording,
     symbols::Symboliser,
     trace::Builder,
-    transport::{End, Panic},
+    transport::{Cause, End, Panic},
     views::{self, EventWriter},
 };
 
@@ -299,6 +299,23 @@ impl Summary {
         match self {
             Self::Silent(_) => None,
             Self::Traced { trace, .. } => trace.accounts().end.as_ref(),
+        }
+    }
+
+    /// Whether a program decided how the run ended.
+    pub fn is_by_program(&self) -> bool {
+        let cause = self.end().and_then(|end| end.cause);
+        matches!(cause, Some(Cause::Program | Cause::Signal))
+    }
+
+    /// All that the kernel wrote.
+    pub fn console(&self) -> String {
+        match self {
+            Self::Silent(text) => text.clone(),
+            Self::Traced { trace, .. } => {
+                let text = trace.console().iter().flat_map(|chunk| chunk.text.iter().copied());
+                String::from_utf8_lossy(&text.collect::<Vec<_>>()).into_owned()
+            }
         }
     }
 
