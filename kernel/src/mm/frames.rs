@@ -135,13 +135,38 @@ pub fn alloc(order: u8) -> Option<Pfn> {
     if order == 0 { with_cache(|cache| cache.alloc(lock)) } else { lock().alloc(order) }
 }
 
+/// One in so many frames is kept from programs, for what the kernel cannot do without.
+const RESERVE_PART: u64 = 64;
+
+/// A single frame for a program, if more are free than the kernel may need: a program that runs out
+/// of memory must not take the kernel's with it. Its contents are unspecified.
+#[inline]
+pub fn alloc_for_program() -> Option<Pfn> {
+    with_cache(|cache| {
+        if cache.is_empty() {
+            let frames = lock();
+            if frames.free_frames() <= frames.total_frames() / RESERVE_PART {
+                return None;
+            }
+        }
+        cache.alloc(lock)
+    })
+}
+
+/// As [`alloc_for_program`], zeroed.
+pub fn alloc_zeroed_for_program() -> Option<Pfn> {
+    alloc_for_program().inspect(|&pfn| zero(pfn, 0))
+}
+
 /// As [`alloc`], zeroed.
 pub fn alloc_zeroed(order: u8) -> Option<Pfn> {
-    let pfn = alloc(order)?;
+    alloc(order).inspect(|&pfn| zero(pfn, order))
+}
+
+fn zero(pfn: Pfn, order: u8) {
     let start = phys_to_virt(PhysAddr::new(pfn.start_address())).as_mut_ptr::<u64>();
     // SAFETY: the block is ours alone and in the direct map.
     unsafe { cpu::zero(start, (FRAME_BYTES as usize / 8) << order) };
-    Some(pfn)
 }
 
 /// Takes a block of 2^`order` frames back.

@@ -67,13 +67,18 @@ pub fn mmap(args: &Args) -> SysResult {
         abi::MAP_PRIVATE => false,
         _ => return Err(Errno::EINVAL),
     };
+    let mut area = if flags & abi::MAP_GROWSDOWN != 0 { AreaFlags::STACK } else { AreaFlags::NONE };
     let backing = if flags & abi::MAP_ANONYMOUS != 0 {
         if shared { Backing::Shared(SharedMemory::new(len_bytes), 0) } else { Backing::Anonymous }
     } else {
-        let source = current().files().mappable(fd, shared && protection.writable())?;
+        let files = current().files();
+        let source = files.mappable(fd, shared && protection.writable())?;
+        if shared && files.mappable(fd, true).is_err() {
+            area = area.union(AreaFlags::READ_ONLY);
+        }
         if shared { Backing::Shared(source, offset) } else { Backing::Private(source, offset) }
     };
-    let flags = if flags & abi::MAP_GROWSDOWN != 0 { AreaFlags::STACK } else { AreaFlags::NONE };
+    let flags = area;
     space().map(&MapRequest { hint, len_bytes, protection, placement, backing, flags })
 }
 

@@ -82,6 +82,12 @@ impl AreaFlags {
     /// An object that was not opened for writing, and shared: it cannot be made writable.
     pub const READ_ONLY: Self = Self(4);
 
+    /// What either has.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether all of these are set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -97,17 +97,15 @@ pub enum SourcePage {
 /// What a program may do with a page, as its area says.
 pub type Permission = Protection;
 
-/// Pages whose translations are flushed one by one; for more, everything is.
-const STALE_PAGES: usize = 16;
-
 /// A change of one address space's tables, under its lock.
 ///
-/// `N` retired frames are kept until the flush; when there are more, a flush comes in between.
+/// `N` retired frames are kept until the flush; when there are more, a flush comes in between. Up to
+/// `N` translations are flushed one by one; when there are more, all are.
 pub struct Update<'m, M: Memory + ?Sized, const N: usize = 4> {
     pub(super) memory: &'m M,
     pub(super) root: Pfn,
     pub(super) retired: Retired<N>,
-    stale_pages: [u64; STALE_PAGES],
+    stale_pages: [u64; N],
     stale_count: usize,
 }
 
@@ -116,8 +114,7 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
     /// [`flush`](Self::flush).
     #[inline(always)]
     pub fn new(memory: &'m M, root: Pfn) -> Self {
-        let stale_pages = [0; STALE_PAGES];
-        Self { memory, root, retired: Retired::new(), stale_pages, stale_count: 0 }
+        Self { memory, root, retired: Retired::new(), stale_pages: [0; N], stale_count: 0 }
     }
 
     /// Ends the change: flushes what is stale. The frames that the address space no longer leads
@@ -142,16 +139,19 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
     /// The translation of the page at `address`, and the paging structures, are stale.
     #[inline(always)]
     pub(super) fn stale(&mut self, address: u64) {
+        if self.stale_count > 0 && self.stale_pages[(self.stale_count - 1) % N] == address {
+            return;
+        }
         if let Some(free) = self.stale_pages.get_mut(self.stale_count) {
             *free = address;
         }
-        self.stale_count = (self.stale_count + 1).min(STALE_PAGES + 1);
+        self.stale_count = (self.stale_count + 1).min(N + 1);
     }
 
     /// Everything is stale.
     #[inline(always)]
     pub(super) fn all_stale(&mut self) {
-        self.stale_count = STALE_PAGES + 1;
+        self.stale_count = N + 1;
     }
 
     /// Keeps a reference until the flush. No entry holds it any more, and what is stale has been

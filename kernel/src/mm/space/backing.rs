@@ -116,7 +116,7 @@ impl PageSource for SharedMemory {
         let page = match pages.get(&index) {
             Some(&page) => page,
             None => {
-                let page = frames::alloc_zeroed(0).ok_or(PageError::OutOfMemory)?;
+                let page = frames::alloc_zeroed_for_program().ok_or(PageError::OutOfMemory)?;
                 pages.insert(index, page);
                 page
             }

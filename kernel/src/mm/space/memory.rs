@@ -77,7 +77,7 @@ pub(super) fn alloc_root() -> Option<Pfn> {
             return Some(root);
         }
     }
-    let root = frames::alloc(0)?;
+    let root = frames::alloc_for_program()?;
     let kernel = phys_to_virt(mm::root()).as_ptr::<u64>();
     // SAFETY: the frame is ours alone; the kernel's root is not changed any more.
     unsafe {
@@ -105,7 +105,7 @@ impl Memory for Space {
                 return Some(table);
             }
         }
-        frames::alloc_zeroed(0)
+        frames::alloc_zeroed_for_program()
     }
 
     #[inline(always)]
@@ -118,7 +118,7 @@ impl Memory for Space {
 
     #[inline(always)]
     fn alloc_page(&self) -> Option<Pfn> {
-        frames::alloc(0)
+        frames::alloc_for_program()
     }
 
     #[inline(always)]
