@@ -82,7 +82,8 @@ impl Operation {
 pub struct WordOperation {
     change: Change,
     operand: i32,
-    comparison: Comparison,
+    /// None for a number that is no comparison.
+    comparison: Option<Comparison>,
     comparand: i32,
 }
 
@@ -109,8 +110,7 @@ impl WordOperation {
     /// Decodes `val3`.
     ///
     /// # Errors
-    /// `ENOSYS` for a change or a comparison that does not exist. (Linux notices the latter only after the
-    /// change was made.)
+    /// `ENOSYS` for a change that does not exist.
     pub const fn decode(encoded: u32) -> Result<Self, Errno> {
         let change = match encoded >> 28 & 7 {
             abi::FUTEX_OP_SET => Change::Set,
@@ -121,13 +121,13 @@ impl WordOperation {
             _ => return Err(Errno::ENOSYS),
         };
         let comparison = match encoded >> 24 & 15 {
-            abi::FUTEX_OP_CMP_EQ => Comparison::Equal,
-            abi::FUTEX_OP_CMP_NE => Comparison::NotEqual,
-            abi::FUTEX_OP_CMP_LT => Comparison::Less,
-            abi::FUTEX_OP_CMP_LE => Comparison::LessOrEqual,
-            abi::FUTEX_OP_CMP_GT => Comparison::Greater,
-            abi::FUTEX_OP_CMP_GE => Comparison::GreaterOrEqual,
-            _ => return Err(Errno::ENOSYS),
+            abi::FUTEX_OP_CMP_EQ => Some(Comparison::Equal),
+            abi::FUTEX_OP_CMP_NE => Some(Comparison::NotEqual),
+            abi::FUTEX_OP_CMP_LT => Some(Comparison::Less),
+            abi::FUTEX_OP_CMP_LE => Some(Comparison::LessOrEqual),
+            abi::FUTEX_OP_CMP_GT => Some(Comparison::Greater),
+            abi::FUTEX_OP_CMP_GE => Some(Comparison::GreaterOrEqual),
+            _ => None,
         };
         let mut operand = signed_12(encoded >> 12);
         if encoded >> 28 & abi::FUTEX_OP_OPARG_SHIFT != 0 {
@@ -150,16 +150,20 @@ impl WordOperation {
     }
 
     /// Whether those that wait on the second word are to be woken, too.
-    pub const fn holds(self, old: u32) -> bool {
+    ///
+    /// # Errors
+    /// `ENOSYS` for a comparison that does not exist: as on Linux, that is noticed after the change was made.
+    pub const fn holds(self, old: u32) -> Result<bool, Errno> {
         let old = old.cast_signed();
-        match self.comparison {
+        let Some(comparison) = self.comparison else { return Err(Errno::ENOSYS) };
+        Ok(match comparison {
             Comparison::Equal => old == self.comparand,
             Comparison::NotEqual => old != self.comparand,
             Comparison::Less => old < self.comparand,
             Comparison::LessOrEqual => old <= self.comparand,
             Comparison::Greater => old > self.comparand,
             Comparison::GreaterOrEqual => old >= self.comparand,
-        }
+        })
     }
 }
 
@@ -222,9 +226,10 @@ mod tests {
             (abi::FUTEX_OP_CMP_GE, 1, minus_one, false),
         ] {
             let operation = WordOperation::decode(encode(0, 0, comparison, comparand)).unwrap();
-            assert_eq!(operation.holds(old), holds, "{comparison} {comparand}");
+            assert_eq!(operation.holds(old), Ok(holds), "{comparison} {comparand}");
         }
         assert_eq!(WordOperation::decode(encode(5, 0, 0, 0)), Err(Errno::ENOSYS));
-        assert_eq!(WordOperation::decode(encode(0, 0, 6, 0)), Err(Errno::ENOSYS));
+        let incomparable = WordOperation::decode(encode(0, 1, 6, 0)).unwrap();
+        assert_eq!((incomparable.apply(5), incomparable.holds(5)), (1, Err(Errno::ENOSYS)));
     }
 }

@@ -294,7 +294,8 @@ pub fn requeue(request: &Requeue) -> Result<u32, Errno> {
 /// second if its old value was right. Returns how many were woken.
 ///
 /// # Errors
-/// As [`key`]; `EFAULT` if the second word cannot be changed.
+/// As [`key`]; `EFAULT` if the second word cannot be changed; `ENOSYS`, once it is changed, if there is
+/// no such comparison.
 pub fn wake_after(
     operation: WordOperation,
     scope: Scope,
@@ -310,8 +311,9 @@ pub fn wake_after(
         }
         old = seen;
     }
+    let holds = operation.holds(old)?;
     let mut count = wake_key(first, first_limit, ANY);
-    if operation.holds(old) {
+    if holds {
         count += wake_key(second_key, second_limit, ANY);
     }
     Ok(count)
