@@ -15,7 +15,8 @@
 //! frame-pointer link with the interrupted instruction as its return address, so that a backtrace from a
 //! handler runs on through the interrupted code.
 //!
-//! SYSRET is used where the program's RIP and flags are what SYSCALL found. A program's RIP is below
+//! SYSRET is used where the program's registers are as SYSCALL found them, but for the result
+//! ([`Frame::leave_by_iret`]). A program's RIP is below
 //! the end of the window wherever it comes from, hence canonical: SYSRET cannot fault in
 //! ring 0 (SDM vol. 2, SYSRET).
 
@@ -181,18 +182,14 @@ syscall_entry:
     sti
     # Returns with interrupts off.
     call qword ptr [rip + {syscall_hook}]
-    # What a debugger, a signal or an exec has changed takes the long way.
-    mov rcx, [rsp + {rip}]
-    mov r11, [rsp + {rflags}]
-    cmp rcx, [rsp + {rcx}]
-    jne leave_to_ring_3
-    cmp r11, [rsp + {r11}]
+    # What a signal has changed takes the long way. Else RCX and R11 are what SYSCALL put there.
+    cmp dword ptr [rsp + {vector}], {syscall_vector}
     jne leave_to_ring_3
     pop r15
     pop r14
     pop r13
     pop r12
-    add rsp, 8
+    pop r11
     pop r10
     pop r9
     pop r8
@@ -201,7 +198,7 @@ syscall_entry:
     pop rbp
     pop rbx
     pop rdx
-    add rsp, 8
+    pop rcx
     pop rax
     mov rsp, [rsp + {user_rsp_after_rax}]
     swapgs
@@ -228,9 +225,7 @@ interrupt_stubs:
     .endr
 "#,
     rip = const core::mem::offset_of!(Frame, rip),
-    rflags = const core::mem::offset_of!(Frame, rflags),
-    rcx = const core::mem::offset_of!(Frame, rcx),
-    r11 = const core::mem::offset_of!(Frame, r11),
+    vector = const core::mem::offset_of!(Frame, vector),
     user_rsp_after_rax = const core::mem::offset_of!(Frame, rsp) - core::mem::offset_of!(Frame, vector),
     head = const core::mem::offset_of!(Frame, rip) as u64 + PUSHED_BY_CPU,
     gs_base = const 0xC000_0101u32, // IA32_GS_BASE

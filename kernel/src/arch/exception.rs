@@ -72,6 +72,13 @@ impl Frame {
         self.cs & 3 != 0
     }
 
+    /// To be called on a system call's frame whose RIP, RFLAGS, RCX or R11 were changed: sends it by IRET.
+    pub fn leave_by_iret(&mut self) {
+        if self.vector == SYSCALL {
+            self.vector = SYSCALL_CHANGED;
+        }
+    }
+
     /// The exception's mnemonic and name (SDM vol. 3, table 6-1).
     pub fn name(&self) -> &'static str {
         match self.vector {
@@ -108,6 +115,8 @@ const NMI: u64 = 2;
 const DEVICE_NOT_AVAILABLE: u64 = 7;
 /// What `vector` is in the frame of a system call. `error_code` is the call's number then.
 pub const SYSCALL: u64 = 256;
+/// What `vector` becomes if the kernel has changed registers that SYSRET takes from elsewhere.
+pub const SYSCALL_CHANGED: u64 = 257;
 
 /// Set when a CPU wants all others to stop for good.
 static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);

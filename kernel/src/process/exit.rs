@@ -185,22 +185,17 @@ fn give_children_away(
     orphans
 }
 
+/// The nearest subreaper above, or the first process of the namespace. None means the kernel's own `init`,
+/// which wants no zombies.
 fn heir(process: &Arc<Process>, tree: &Tree) -> Option<Arc<Process>> {
     let mut at = process.parent(tree)?;
     loop {
         let family = at.family.get(tree);
-        let runs = family.state == State::Running;
-        let is_first = family.tgid == 1;
-        if runs
-            && (family.is_subreaper || is_first)
-            && at.namespace.level() <= process.namespace.level()
-        {
+        let is_first = family.tgid == 1 && at.namespace == process.namespace;
+        if family.state == State::Running && (family.is_subreaper || is_first) {
             return Some(at);
         }
-        match at.parent(tree) {
-            Some(parent) => at = parent,
-            None => return runs.then_some(at),
-        }
+        at = at.parent(tree)?;
     }
 }
 

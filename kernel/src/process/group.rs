@@ -173,7 +173,10 @@ impl Process {
 
     /// Its number, or its parent, has changed.
     pub(super) fn note_numbers(&self, tree: &Tree) {
-        let parent = self.parent(tree).map_or(0, |parent| parent.number_in(&self.namespace, tree));
+        // Where no program is the parent, it is the kernel's own `init`, the first of the root namespace.
+        let nobody = u32::from(self.namespace.level() == 0);
+        let parent =
+            self.parent(tree).map_or(nobody, |parent| parent.number_in(&self.namespace, tree));
         self.numbers.own.store(self.family.get(tree).tgid, Ordering::Relaxed);
         self.numbers.parent.store(parent, Ordering::Relaxed);
     }

@@ -83,6 +83,7 @@ fn heed_interruptions(frame: &mut Frame) {
             exit::exit_thread();
         }
         signal::deliver(thread, frame);
+        frame.leave_by_iret();
         irq::disable();
     }
 }

@@ -29,9 +29,9 @@ pub use orrery_core::errno::{Errno, SysResult};
 
 use core::ops::Index;
 
-use crate::arch::exception::Frame;
+use crate::arch::exception::{self, Frame};
 use crate::arch::irq;
-use crate::process::{look_again, return_to_user};
+use crate::process::return_to_user;
 use crate::trace::events;
 use crate::trace::record::{self, Category};
 
@@ -71,38 +71,41 @@ impl Index<usize> for Args {
 
 /// Handles a call: [`crate::arch::syscall::Handler`].
 pub extern "C" fn on_syscall(frame: &mut Frame) {
-    let number = frame.error_code;
-    let traced = record::is_enabled(Category::Syscall);
-    if traced {
-        events::syscall_enter(number as u32, frame.rdi, frame.rsi, frame.rdx);
+    if record::is_enabled(Category::Syscall) {
+        call_traced(frame);
+    } else {
+        frame.rax = call(frame);
     }
-    let result = table::call(number, Args::of(frame));
-    if traced {
-        trace_exit(number, result);
-    }
-    frame.rax = match result {
-        Ok(value) => value,
-        Err(errno) => {
-            if errno.is_restart() {
-                look_again();
-            }
-            errno.to_return_value()
-        }
-    };
     irq::disable();
     return_to_user(frame);
+    debug_assert!(
+        frame.vector != exception::SYSCALL || (frame.rip, frame.rflags) == (frame.rcx, frame.r11),
+        "registers that SYSRET would lose were changed behind its back"
+    );
+}
+
+/// What RAX is after the call. A call that a signal is to restart has an error number of its own
+/// kind, and [`return_to_user`] finds the signal.
+#[inline(always)]
+fn call(frame: &Frame) -> u64 {
+    match table::handler(frame.error_code)(Args::of(frame)) {
+        Ok(value) => value,
+        Err(errno) => errno.to_return_value(),
+    }
 }
 
 #[cold]
 #[inline(never)]
-fn trace_exit(number: u64, result: SysResult) {
-    let result = result.unwrap_or_else(Errno::to_return_value);
-    events::syscall_exit(number as u32, result.cast_signed());
+fn call_traced(frame: &mut Frame) {
+    let number = frame.error_code as u32;
+    events::syscall_enter(number, frame.rdi, frame.rsi, frame.rdx);
+    frame.rax = call(frame);
+    events::syscall_exit(number, frame.rax.cast_signed());
 }
 
 /// A call that the kernel does not have.
 #[cold]
-fn unknown(number: u64) -> SysResult {
-    events::syscall_unknown(number as u32);
+fn unknown(args: &Args) -> SysResult {
+    events::syscall_unknown(args.frame().error_code as u32);
     Err(Errno::ENOSYS)
 }

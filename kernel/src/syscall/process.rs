@@ -88,6 +88,11 @@ pub fn clone3(args: &Args) -> SysResult {
     if flags & u64::from(abi::CSIGNAL | abi::CLONE_DETACHED) != 0 {
         return Err(Errno::EINVAL);
     }
+    // Of such a child nobody is told, or its maker's parent is.
+    let has_no_signal = u64::from(abi::CLONE_THREAD | abi::CLONE_PARENT);
+    if flags & has_no_signal != 0 && exit_signal != 0 {
+        return Err(Errno::EINVAL);
+    }
     let stack_pointer = stack.checked_add(stack_bytes).ok_or(Errno::EINVAL)?;
     let request = Request { flags, pidfd, child_tid, parent_tid, exit_signal, stack_pointer, tls };
     clone::clone(&request, args.frame())
