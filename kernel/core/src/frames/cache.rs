@@ -14,8 +14,9 @@ use super::meta::{FrameError, FrameTable, Mismatch, Pfn, State};
 
 /// Frames a magazine holds.
 const CAPACITY: usize = 64;
-/// Frames that are fetched or returned at once.
+/// Frames that are fetched or returned at once; a power of two.
 const BATCH: usize = CAPACITY / 2;
+const _: () = assert!(BATCH.is_power_of_two());
 
 /// One CPU's cache of single frames.
 #[derive(Debug)]
@@ -102,7 +103,19 @@ impl<'a> FrameCache<'a> {
         self.len -= count;
     }
 
+    /// Fills half of an empty cache: with one block if there is one that large, else with frames as
+    /// they come.
     fn refill(&mut self, frames: &mut Frames<'a>) {
+        if let Some(block) = frames.alloc(BATCH.trailing_zeros() as u8) {
+            for at in (0..BATCH).rev() {
+                let pfn = Pfn(block.0 + at as u64);
+                if let Ok(entry) = self.table.entry(pfn) {
+                    entry.split_off_cached();
+                    self.frames[self.len] = pfn;
+                    self.len += 1;
+                }
+            }
+        }
         while self.len < BATCH {
             let Some(pfn) = frames.alloc(0) else { break };
             self.frames[self.len] = pfn;

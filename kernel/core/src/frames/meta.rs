@@ -166,6 +166,13 @@ impl FrameMeta {
             .is_ok()
     }
 
+    /// Makes a frame of a block that was handed out, its first or another, a cached one by itself.
+    pub(super) fn split_off_cached(&self) {
+        self.references.store(0, Ordering::Relaxed);
+        self.order.store(0, Ordering::Relaxed);
+        self.state.store(State::Cached as u8, Ordering::Relaxed);
+    }
+
     /// The neighbours in the free list, as indices.
     pub(super) fn links(&self) -> (u32, u32) {
         let word = self.word.load(Ordering::Relaxed);
