@@ -37,11 +37,9 @@ pub use crate::sched::wait::{Sharing, WaitError, WaitMode, WaitQueue};
 pub use crate::sched::{Task, current, yield_now};
 pub use crate::sync::SpinLock;
 pub use crate::task::{Namespace as PidNamespace, SpawnError};
+pub use crate::trace::MAX_MARK_BYTES;
 pub use crate::trace::drain::settle;
 pub use crate::{print, println, seed};
-
-/// Longest text that [`mark`] records, in bytes.
-pub const MAX_MARK_BYTES: usize = 128;
 
 /// Puts a `mark` event with this value and text into the trace: a moment that means something to the
 /// application. Costs nothing to speak of while the category `mark` is off. Text beyond

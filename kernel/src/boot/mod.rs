@@ -86,6 +86,12 @@ impl BootInfo {
     }
 }
 
+/// The kernel command line.
+pub fn command_line() -> &'static str {
+    // SAFETY: written by the door only, long before; nobody has an exclusive reference any more.
+    unsafe { &*BOOT_INFO.0.get() }.command_line()
+}
+
 /// The bundle: a cpio archive, in memory that is never handed out.
 #[derive(Clone, Copy, Debug)]
 pub struct Bundle {

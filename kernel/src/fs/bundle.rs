@@ -24,7 +24,7 @@ use super::files::{Files, FsContext};
 use super::inode::{Inode, Node, Parent};
 use super::lookup::{self, LastLink, Start};
 use super::terminal::{Terminal, Tty};
-use super::{limits, namespace};
+use super::{limits, namespace, proc, sys};
 use crate::console::Stream;
 use crate::{boot, println};
 
@@ -66,6 +66,8 @@ pub fn first_program() -> Result<(Arc<Files>, Arc<FsContext>), Errno> {
             BundleError::Entry(_, why) => why,
         }
     })?;
+    mount(&root, b"proc", &proc::root()?)?;
+    mount(&root, b"sys", &sys::root()?)?;
     Ok((standard_files(&root, Tty::No)?, FsContext::new(root)))
 }
 

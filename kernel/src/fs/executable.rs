@@ -26,8 +26,7 @@ impl PageSource for Mapping {
     }
 
     fn name(&self) -> String {
-        let path = self.0.path_from(&self.0.top());
-        String::from_utf8_lossy(&path.unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&self.0.described().unwrap_or_default()).into_owned()
     }
 
     fn identity(&self) -> u64 {

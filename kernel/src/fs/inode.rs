@@ -23,6 +23,7 @@ use super::fifo::Fifo;
 use super::file::File;
 use super::limits;
 use super::time::Time;
+use crate::process::current;
 use crate::sync::SpinLock;
 
 /// Bits of `st_mode` that `chmod` changes.
@@ -325,18 +326,6 @@ impl Inode {
         parent.get().unwrap_or_else(|| self.clone())
     }
 
-    /// The directory that no directory is above.
-    pub fn top(self: &Arc<Self>) -> Arc<Self> {
-        let mut at = self.clone();
-        loop {
-            let parent = at.parent();
-            if Arc::ptr_eq(&parent, &at) {
-                return at;
-            }
-            at = parent;
-        }
-    }
-
     /// Notes where it is.
     pub fn set_place(&self, parent: Parent, name: &Arc<[u8]>) {
         let place = Place { parent, name: name.clone() };
@@ -355,6 +344,22 @@ impl Inode {
             let name = self.place.lock().name.clone();
             self.set_place(Parent::Nobody, &name);
         }
+    }
+
+    /// What links to it in `/proc` say: its path as the running thread sees it, or what it is.
+    ///
+    /// # Errors
+    /// As [`Self::path_from`].
+    pub fn described(self: &Arc<Self>) -> Result<Vec<u8>, Errno> {
+        if self.file_system != FileSystem::Nameless {
+            return self.path_from(&current().fs().root());
+        }
+        let kind = match self.kind() {
+            S_IFIFO => "pipe",
+            S_IFSOCK => "socket",
+            _ => "anon_inode",
+        };
+        Ok(alloc::format!("{kind}:[{}]", self.number).into_bytes())
     }
 
     /// Its path from `root`; with ` (deleted)` at its end, as Linux says it, if it is not below it.

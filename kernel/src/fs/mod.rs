@@ -8,8 +8,9 @@
 //!   [`device`], [`terminal`]: the kinds that are no stored files
 //! - [`open`], [`executable`]: from a path to a file; [`files`]: a process's descriptors and directories
 //!
-//! A file system has no global state: it lives as long as somebody has its root. The floor above adds
-//! `/proc` and `/sys`, whose contents are made on demand. Everybody is root: permissions are kept, but only
+//! - [`text`], [`tree`]: files and directories that are made on demand; of them, [`proc`] and [`sys`]
+//!
+//! A file system has no global state: it lives as long as somebody has its root. Everybody is root: permissions are kept, but only
 //! `execve` looks at them.
 
 pub mod bundle;
@@ -30,9 +31,13 @@ pub mod open;
 pub mod page;
 pub mod pidfd;
 pub mod pipe;
+pub mod proc;
 pub mod socket;
+pub mod sys;
 pub mod terminal;
+pub mod text;
 pub mod time;
+pub mod tree;
 
 pub use bundle::{Instructions, first_program, instructions};
 pub use executable::Executable;

@@ -11,6 +11,7 @@ mod futex;
 mod identity;
 mod io;
 mod memory;
+mod mount;
 mod path;
 mod poll;
 mod process;

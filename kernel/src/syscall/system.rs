@@ -9,6 +9,7 @@ use linux_raw_sys::system::{new_utsname, sysinfo as SysInfo};
 
 use super::{Args, Errno, SysResult};
 use crate::arch::user::WINDOW_END;
+use crate::fs::proc;
 use crate::mm::{frames, user};
 use crate::process::thread::{COMM_BYTES, Comm, context};
 use crate::process::{attribute, current, first, tree};
@@ -46,8 +47,8 @@ pub fn uname(args: &Args) -> SysResult {
     let names = new_utsname {
         sysname: c_name(b"Linux"),
         nodename,
-        release: c_name(b"6.1.0-orrery"),
-        version: c_name(concat!("Orrery ", env!("CARGO_PKG_VERSION")).as_bytes()),
+        release: c_name(proc::RELEASE.as_bytes()),
+        version: c_name(proc::VERSION.as_bytes()),
         machine: c_name(b"x86_64"),
         domainname,
     };

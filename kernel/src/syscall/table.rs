@@ -3,7 +3,7 @@
 use linux_raw_sys::general::*;
 
 use super::{
-    Args, SysResult, barrier, channel, descriptor, futex, identity, io, memory, path, poll,
+    Args, SysResult, barrier, channel, descriptor, futex, identity, io, memory, mount, path, poll,
     process, resource, sched, signal, stat, system, time, timer, unknown,
 };
 
@@ -153,6 +153,9 @@ pub(super) fn handler(number: u64) -> Handler {
         __NR_recvfrom => channel::recvfrom,
         __NR_eventfd => channel::eventfd,
         __NR_eventfd2 => channel::eventfd2,
+
+        __NR_mount => mount::mount,
+        __NR_umount2 => mount::umount,
 
         __NR_poll => poll::poll,
         __NR_ppoll => poll::ppoll,

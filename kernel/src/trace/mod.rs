@@ -27,6 +27,9 @@ use crate::drivers::virtio_console::VirtioConsole;
 use crate::mm::{address, frames};
 use crate::{boot, options, println};
 
+/// Longest text of a [`events::mark`], in bytes.
+pub const MAX_MARK_BYTES: usize = 128;
+
 /// Gives the rings their memory, opens the line to the host and starts recording.
 pub fn init(command_line: &'static str) {
     let options = options::get();

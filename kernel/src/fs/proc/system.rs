@@ -1,0 +1,186 @@
+//! The files of `/proc` that are about the system.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt::Write;
+
+use orrery_core::errno::Errno;
+
+use super::process::CLOCK_HZ;
+use crate::arch::{features, tsc};
+use crate::boot;
+use crate::fs::inode::{FileSystem, VirtualDirectory};
+use crate::fs::limits;
+use crate::fs::tree::{Entry, Kind, Table};
+use crate::mm::{self, frames};
+use crate::sched::cpu::{self, CPUS};
+use crate::task::registry;
+use crate::time;
+
+/// The release of the Linux whose calls the kernel has, as uname(2) says it.
+pub const RELEASE: &str = "6.1.0-orrery";
+/// The kernel's own version, as uname(2) says it.
+pub const VERSION: &str = concat!("Orrery ", env!("CARGO_PKG_VERSION"));
+
+type Result = core::result::Result<(), Errno>;
+
+/// Writing into a string cannot fail.
+fn put(text: &mut String, arguments: core::fmt::Arguments<'_>) -> Result {
+    text.write_fmt(arguments).map_err(|_| Errno::ENOMEM)
+}
+
+pub(super) fn version(text: &mut String) -> Result {
+    put(text, format_args!("Linux version {RELEASE} ({VERSION}) #1 SMP\n"))
+}
+
+pub(super) fn command_line(text: &mut String) -> Result {
+    put(text, format_args!("{}\n", boot::command_line()))
+}
+
+pub(super) fn filesystems(text: &mut String) -> Result {
+    put(text, format_args!("nodev\ttmpfs\nnodev\tproc\nnodev\tsysfs\nnodev\ttracefs\n"))
+}
+
+/// The file systems, as mount(8) says them.
+pub(super) fn mounts(text: &mut String) -> Result {
+    put(
+        text,
+        format_args!("root / tmpfs rw 0 0\nproc /proc proc rw 0 0\nsysfs /sys sysfs rw 0 0\n"),
+    )
+}
+
+/// Seconds and hundredths.
+fn seconds(nanos: u64) -> (u64, u64) {
+    (nanos / 1_000_000_000, nanos / 10_000_000 % 100)
+}
+
+/// Time that all CPUs had nothing to do, in nanoseconds.
+fn idle_nanos() -> u64 {
+    cpu::each().map(|cpu| time::to_nanos(CPUS.of(cpu).idle_ticks())).sum()
+}
+
+pub(super) fn uptime(text: &mut String) -> Result {
+    let (up, up_parts) = seconds(time::monotonic_nanos());
+    let (idle, idle_parts) = seconds(idle_nanos());
+    put(text, format_args!("{up}.{up_parts:02} {idle}.{idle_parts:02}\n"))
+}
+
+/// Averages are not kept.
+pub(super) fn loadavg(text: &mut String) -> Result {
+    let running = registry::snapshot().iter().filter(|task| task.state.is_runnable()).count();
+    let (tasks, last) = (registry::count(), super::own_number());
+    put(text, format_args!("0.00 0.00 0.00 {running}/{tasks} {last}\n"))
+}
+
+pub(super) fn meminfo(text: &mut String) -> Result {
+    let usage = mm::usage();
+    let memory = frames::stats();
+    let kib = |frames: u64| frames * 4;
+    let free = kib(memory.free + memory.cached);
+    let files = kib(limits::FILE_PAGES.used());
+    let heap = kib(usage.heap_frames);
+    for (name, value) in [
+        ("MemTotal:", kib(memory.total)),
+        ("MemFree:", free),
+        ("MemAvailable:", free),
+        ("Buffers:", 0),
+        ("Cached:", files),
+        ("SwapCached:", 0),
+        ("SwapTotal:", 0),
+        ("SwapFree:", 0),
+        ("Shmem:", files),
+        ("Slab:", heap),
+        ("SReclaimable:", 0),
+        ("SUnreclaim:", heap),
+        ("KernelStack:", kib(usage.stack_frames)),
+        ("PageTables:", kib(usage.table_frames)),
+    ] {
+        put(text, format_args!("{name:<15} {value:8} kB\n"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn cpuinfo(text: &mut String) -> Result {
+    let identity = features::identity();
+    let mhz = tsc::hz() / 1_000;
+    for cpu in cpu::each() {
+        put(
+            text,
+            format_args!(
+                "processor\t: {cpu}\nvendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: {}\n\
+                 model name\t: {}\nstepping\t: {}\ncpu MHz\t\t: {}.{:03}\nflags\t\t:{}\n\n",
+                identity.vendor(),
+                identity.family,
+                identity.model,
+                identity.brand(),
+                identity.stepping,
+                mhz / 1000,
+                mhz % 1000,
+                identity.flags(),
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+/// Times in the program and in the kernel are not told apart: what is not idle counts as the former.
+pub(super) fn stat(text: &mut String) -> Result {
+    let ticks = |nanos: u64| nanos / (1_000_000_000 / CLOCK_HZ);
+    let up = time::monotonic_nanos();
+    let line = |text: &mut String, name: &str, number: &str, idle: u64, cpus: u64| {
+        let (busy, idle) = (ticks((up * cpus).saturating_sub(idle)), ticks(idle));
+        put(text, format_args!("{name}{number} {busy} 0 0 {idle} 0 0 0 0 0 0\n"))
+    };
+    line(text, "cpu", " ", idle_nanos(), cpu::each().count() as u64)?;
+    for cpu in cpu::each() {
+        let idle = time::to_nanos(CPUS.of(cpu).idle_ticks());
+        line(text, "cpu", &alloc::format!("{cpu}"), idle, 1)?;
+    }
+    let switches: u64 = cpu::each().map(|cpu| CPUS.of(cpu).switches()).sum();
+    let booted = time::realtime_offset_nanos() / 1_000_000_000;
+    let tasks = registry::snapshot();
+    let running = tasks.iter().filter(|task| task.state.is_runnable()).count();
+    put(
+        text,
+        format_args!(
+            "ctxt {switches}\nbtime {booted}\nprocesses {}\nprocs_running {running}\n\
+             procs_blocked 0\n",
+            tasks.len()
+        ),
+    )
+}
+
+/// `/proc/sys`
+pub(super) fn settings() -> Box<dyn VirtualDirectory> {
+    table(SETTINGS, 1 << 8)
+}
+
+fn table(entries: &'static [Entry<()>], first_number: u64) -> Box<dyn VirtualDirectory> {
+    Box::new(Table { subject: (), entries, file_system: FileSystem::Proc, first_number })
+}
+
+static SETTINGS: &[Entry<()>] = &[
+    Entry { name: "kernel", kind: Kind::Directory(|()| table(KERNEL, (1 << 8) + 16)) },
+    Entry { name: "vm", kind: Kind::Directory(|()| table(MEMORY, (1 << 8) + 32)) },
+];
+
+static KERNEL: &[Entry<()>] = &[
+    Entry {
+        name: "pid_max",
+        kind: Kind::Text(|(), text| {
+            put(text, format_args!("{}\n", crate::options::get().pid_limit))
+        }),
+    },
+    Entry { name: "ostype", kind: Kind::Text(|(), text| put(text, format_args!("Linux\n"))) },
+    Entry {
+        name: "osrelease",
+        kind: Kind::Text(|(), text| put(text, format_args!("{RELEASE}\n"))),
+    },
+    Entry { name: "version", kind: Kind::Text(|(), text| put(text, format_args!("{VERSION}\n"))) },
+];
+
+static MEMORY: &[Entry<()>] = &[Entry {
+    // Memory is promised freely; whoever touches what is not there is killed.
+    name: "overcommit_memory",
+    kind: Kind::Text(|(), text| put(text, format_args!("1\n"))),
+}];
