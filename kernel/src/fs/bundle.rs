@@ -18,7 +18,7 @@ use orrery_core::fs::fd_table::OnExec;
 use super::content::Content;
 use super::device;
 use super::directory::Directory;
-use super::fifo::Fifo;
+use super::fifo::{Fifo, Kind};
 use super::file::OpenFile;
 use super::files::{Files, FsContext};
 use super::inode::{Inode, Node, Parent};
@@ -185,7 +185,7 @@ fn add(root: &Arc<Inode>, entry: &Entry<'static>, linked: &mut Linked) -> Result
         S_IFDIR => Node::Directory(Directory::new()),
         S_IFLNK => Node::Link(Arc::from(entry.data)),
         S_IFCHR => Node::Device(entry.device.0, entry.device.1),
-        S_IFIFO => Node::Fifo(Fifo::new()),
+        S_IFIFO => Node::Fifo(Fifo::new(Kind::Named)),
         // There are no block devices, and a socket's name alone is none.
         S_IFBLK => return Ok(()),
         _ => return Ok(()),

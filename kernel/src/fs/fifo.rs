@@ -16,6 +16,7 @@ use crate::sched::wait::{Sharing, WaitMode, WaitQueue};
 /// What a named pipe's inode has.
 pub struct Fifo {
     pipe: Arc<Pipe>,
+    kind: Kind,
     /// Held while ends come, so that bytes of former users are thrown away once.
     coming: Mutex<()>,
     /// Times that it was opened for reading, and for writing.
@@ -24,17 +25,21 @@ pub struct Fifo {
     waiting: WaitQueue,
 }
 
-impl Default for Fifo {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Where a pipe comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// From `mkfifo`: whoever opens one end waits for the other.
+    Named,
+    /// From `pipe`: it is opened again only by way of `/proc/self/fd`, without waiting.
+    Nameless,
 }
 
 impl Fifo {
     /// A pipe that nobody has opened.
-    pub fn new() -> Self {
+    pub fn new(kind: Kind) -> Self {
         Self {
             pipe: Pipe::new(),
+            kind,
             coming: Mutex::new(()),
             opened: [const { AtomicU64::new(0) }; 2],
             waiting: WaitQueue::new(),
@@ -54,9 +59,10 @@ impl Fifo {
     /// # Errors
     /// `ENXIO` for writing without waiting when nobody reads; [`Errno::RESTART_SYS`] after a signal.
     pub fn open(&self, flags: u32) -> Result<Arc<dyn File>, Errno> {
+        let is_named = self.kind == Kind::Named;
         let nonblocking = flags & O_NONBLOCK != 0;
         let coming = self.coming.lock();
-        if !self.pipe.has_readers() && !self.pipe.has_writers() {
+        if is_named && !self.pipe.has_readers() && !self.pipe.has_writers() {
             self.pipe.clear();
         }
         match flags & O_ACCMODE {
@@ -64,19 +70,19 @@ impl Fifo {
                 let end = PipeReader::new(&self.pipe);
                 drop(coming);
                 self.come(0);
-                if !nonblocking && !self.pipe.has_writers() {
+                if is_named && !nonblocking && !self.pipe.has_writers() {
                     self.wait_for(1, || self.pipe.has_writers())?;
                 }
                 Ok(Arc::new(end))
             }
             O_WRONLY => {
-                if nonblocking && !self.pipe.has_readers() {
+                if is_named && nonblocking && !self.pipe.has_readers() {
                     return Err(Errno::ENXIO);
                 }
                 let end = PipeWriter::new(&self.pipe);
                 drop(coming);
                 self.come(1);
-                if !self.pipe.has_readers() {
+                if is_named && !self.pipe.has_readers() {
                     self.wait_for(0, || self.pipe.has_readers())?;
                 }
                 Ok(Arc::new(end))

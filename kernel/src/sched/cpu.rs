@@ -145,9 +145,9 @@ impl Cpu {
         self.switches.load(Ordering::Relaxed)
     }
 
-    /// Ticks this CPU had nothing to run, up to its queue's last look at the clock.
+    /// Ticks this CPU has had nothing to run.
     pub fn idle_ticks(&self) -> u64 {
-        self.queue.lock_irq().idle_ticks()
+        self.queue.lock_irq().idle_ticks_until(tsc::now())
     }
 }
 

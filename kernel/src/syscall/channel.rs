@@ -10,7 +10,7 @@ use super::io;
 use super::{Args, Errno, SysResult};
 use crate::fs::OpenFile;
 use crate::fs::event_fd::{EventFd, Take};
-use crate::fs::fifo::Fifo;
+use crate::fs::fifo::{Fifo, Kind};
 use crate::fs::file::Transfer;
 use crate::fs::inode::{Inode, Node};
 use crate::fs::io::{IoFrom, IoTo};
@@ -50,7 +50,7 @@ fn make_pipe(to: u64, flags: u32) -> SysResult {
     if flags & abi::O_DIRECT != 0 {
         return Err(Errno::EINVAL);
     }
-    let fifo = Fifo::new();
+    let fifo = Fifo::new(Kind::Nameless);
     let (reader, writer) = fifo.ends();
     let inode = Inode::nameless(Node::Fifo(fifo), 0o600)?;
     let status = flags & abi::O_NONBLOCK;

@@ -9,7 +9,7 @@ use super::descriptor::{self, file, path, start};
 use super::{Args, Errno, SysResult};
 use crate::fs::content::Content;
 use crate::fs::directory::Directory;
-use crate::fs::fifo::Fifo;
+use crate::fs::fifo::{Fifo, Kind};
 use crate::fs::inode::{Inode, Node};
 use crate::fs::lookup::{self, Found, LastLink};
 use crate::fs::namespace::{self, IfExists, Remove};
@@ -93,7 +93,7 @@ pub fn mknodat(args: &Args) -> SysResult {
 fn make_node(fd: u64, at: u64, mode: u32, device: u64) -> SysResult {
     let node = match mode & abi::S_IFMT {
         0 | abi::S_IFREG => Node::Regular(Content::new(&[])),
-        abi::S_IFIFO => Node::Fifo(Fifo::new()),
+        abi::S_IFIFO => Node::Fifo(Fifo::new(Kind::Named)),
         abi::S_IFCHR => {
             // As Linux's `new_decode_dev`.
             let device = device as u32;

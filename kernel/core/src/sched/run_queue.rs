@@ -140,6 +140,13 @@ impl RunQueue {
         self.idle_ticks
     }
 
+    /// Time without a running entity up to `now_ticks`: as [`Self::idle_ticks`], and since then if none runs.
+    pub const fn idle_ticks_until(&self, now_ticks: u64) -> u64 {
+        let since =
+            if self.current.is_none() { now_ticks.saturating_sub(self.clock_ticks) } else { 0 };
+        self.idle_ticks.wrapping_add(since)
+    }
+
     /// Entities that wait: real-time ones by priority and turn, then fair ones by deadline.
     pub fn queued(&self) -> impl Iterator<Item = NonNull<Entity>> {
         let current = self.current;
