@@ -23,6 +23,8 @@ unsafe extern "sysv64" {
     fn user_copy(to: *mut u8, from: *const u8, len: usize) -> usize;
     /// Zeroes `len` bytes of a program; returns how many were not.
     fn user_zero(to: *mut u8, _unused: usize, len: usize) -> usize;
+    /// Reads a program's word. Returns 0 if that was done.
+    fn user_load(at: *const u32, to: *mut u32) -> u32;
     /// Compares and exchanges a program's word. Returns 0 if that was done, and the old value.
     fn user_compare_exchange(at: *mut u32, expected: u32, new: u32, old: *mut u32) -> u32;
     static user_access_start: u8;
@@ -79,6 +81,18 @@ user_zero:
     xor edx, edx
     rep stosb
     close_user_memory_again
+    ret
+
+    .global user_load
+user_load:
+    open_user_memory
+    xor edx, edx
+    xor r8d, r8d
+    mov ecx, 1
+    mov eax, [rdi]
+    close_user_memory_again
+    mov [rsi], eax
+    xor eax, eax
     ret
 
     .global user_compare_exchange
@@ -225,27 +239,17 @@ pub fn compare_exchange(at: u64, expected: u32, new: u32) -> Result<u32, Fault> 
     if failed == 0 { Ok(old) } else { Err(Fault) }
 }
 
-/// Reads a program's aligned word in one step, ordered before what follows.
+/// Reads a program's aligned word in one step.
 ///
 /// # Errors
 /// [`Fault`] if it cannot be read, or is not aligned.
 #[inline]
 pub fn load(at: u64) -> Result<u32, Fault> {
-    if !at.is_multiple_of(4) {
+    if !is_in_window(at, 4) || !at.is_multiple_of(4) {
         return Err(Fault);
     }
-    let mut word = [0; 4];
-    copy_in_word(&mut word, at)?;
-    Ok(u32::from_le_bytes(word))
-}
-
-/// `rep movsb` copies byte by byte: a word that another CPU changes meanwhile would be torn. A
-/// compare-and-exchange would need it writable. So a word is copied as half of an aligned quadword.
-fn copy_in_word(word: &mut [u8; 4], at: u64) -> Result<(), Fault> {
-    let mut quadword = [0; 8];
-    copy_in(&mut quadword, at & !7)?;
-    let half = (at & 4) as usize;
-    word.copy_from_slice(&quadword[half..half + 4]);
-    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
-    Ok(())
+    let mut word = 0;
+    // SAFETY: the word is the program's; a fault there ends the routine.
+    let failed = unsafe { user_load(at as *const u32, &raw mut word) };
+    if failed == 0 { Ok(word) } else { Err(Fault) }
 }

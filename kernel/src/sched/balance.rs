@@ -71,9 +71,13 @@ fn take_from(this: &Cpu, queue: &mut RunQueue, victim: u32, irq: &IrqOff) -> boo
 /// Tells an idle CPU that a task waits here, if one is idle that may run it.
 #[inline]
 pub(super) fn offer(this: &Cpu) {
-    if !this.has_waiting() {
-        return;
+    if this.has_waiting() && online().len() > 1 {
+        offer_to_idle();
     }
+}
+
+#[inline(never)]
+fn offer_to_idle() {
     let idle = online().iter().find(|&cpu| view(cpu).activity.is_idle());
     if let Some(cpu) = idle {
         let target = CPUS.of(cpu as u32);

@@ -14,8 +14,22 @@ use crate::time::{self, deadline};
 
 /// futex(2).
 pub fn futex(args: &Args) -> SysResult {
+    let operation = Operation::decode(args[1] as u32)?;
+    let (address, value, scope) = (args[0], args[2] as u32, operation.scope);
+    match operation.command {
+        Command::Wake => wake(address, scope, value, ANY),
+        Command::Wait if args[3] == 0 => {
+            wait(Wait { address, expected: value, scope, bitset: ANY, deadline_ticks: None })
+        }
+        _ => seldom(args, operation),
+    }
+}
+
+/// What programs do not do all the time.
+#[cold]
+#[inline(never)]
+fn seldom(args: &Args, Operation { command, scope, clock }: Operation) -> SysResult {
     let (address, value, value_3) = (args[0], args[2] as u32, args[5] as u32);
-    let Operation { command, scope, clock } = Operation::decode(args[1] as u32)?;
     match command {
         Command::Wake => wake(address, scope, value, ANY),
         Command::WakeBitset => wake(address, scope, value, value_3),

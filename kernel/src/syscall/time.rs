@@ -137,8 +137,7 @@ pub fn clock_nanosleep(args: &Args) -> SysResult {
         abi::CLOCK_MONOTONIC | abi::CLOCK_BOOTTIME | abi::CLOCK_REALTIME | abi::CLOCK_TAI
     );
     if !has_timers {
-        let is_own_thread = id == abi::CLOCK_THREAD_CPUTIME_ID;
-        return Err(if is_own_thread { Errno::EINVAL } else { Errno::EOPNOTSUPP });
+        return Err(Errno::EOPNOTSUPP);
     }
     let nanos = deadline::nanos(&user::read(args[2])?)?;
     if args[1] as u32 & abi::TIMER_ABSTIME == 0 {

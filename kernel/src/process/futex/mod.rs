@@ -200,11 +200,19 @@ fn leave(waiter: &Waiter) -> Left {
 ///
 /// # Errors
 /// As [`key`].
+#[inline]
 pub fn wake(address: u64, scope: Scope, limit: u32, bitset: u32) -> Result<u32, Errno> {
-    Ok(wake_key(key(address, scope)?, limit, bitset))
+    Ok(wake_here(key(address, scope)?, limit, bitset))
 }
 
+#[cold]
+#[inline(never)]
 fn wake_key(key: Key, limit: u32, bitset: u32) -> u32 {
+    wake_here(key, limit, bitset)
+}
+
+#[inline(always)]
+fn wake_here(key: Key, limit: u32, bitset: u32) -> u32 {
     let mut queue = BUCKETS[key.bucket(BUCKET_BITS)].0.lock();
     // SAFETY: taken out under the lock, which is held until all are woken.
     queue.take_matching(key, bitset, limit, |waiter| unsafe { rouse(waiter, bitset) })
