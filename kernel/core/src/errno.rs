@@ -70,6 +70,8 @@ errnos! {
 impl Errno {
     /// Restart the call unless a handler without `SA_RESTART` runs; then `EINTR`.
     pub const RESTART_SYS: Self = Self::new(512);
+    /// Restart the call, after any handler.
+    pub const RESTART_ALWAYS: Self = Self::new(513);
     /// Restart the call unless a handler runs; then `EINTR`.
     pub const RESTART_NO_HANDLER: Self = Self::new(514);
     /// As [`Self::RESTART_NO_HANDLER`], but restart by `restart_syscall`, with what is left to wait.

@@ -133,6 +133,9 @@ pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
     request.check()?;
     let parent = current();
     if !request.has(THREAD) {
+        if sched::current().is_interrupted() {
+            return Err(Errno::RESTART_ALWAYS);
+        }
         check_process_limit(parent)?;
     }
     let space = parent.space();
@@ -141,16 +144,18 @@ pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
     let task = make_task(request, parent, frame, space, vfork.clone())?;
     let thread = thread::thread_of(&task).expect("the task of a thread");
     let number = task.pid_in(&parent.process.namespace).unwrap_or(0);
-    if request.has(PIDFD)
-        && let Err(why) = give_pidfd(parent, &thread.process, request.pidfd)
-    {
-        // It goes before it has begun, and nobody hears of it.
-        thread.is_doomed.store(true, Ordering::SeqCst);
-        join_family(request, parent, &task, Kinship::None);
+    let pidfd = match request.has(PIDFD) {
+        true => give_pidfd(parent, &thread.process, request.pidfd).map(Some),
+        false => Ok(None),
+    };
+    let wanted = if pidfd.is_ok() { Kinship::Child } else { Kinship::None };
+    if join_family(request, parent, &task, wanted) == Kinship::None {
         wake::wake_new(&task);
-        return Err(why);
+        if let Some(fd) = pidfd? {
+            let _ = parent.files().close(fd);
+        }
+        return Err(Errno::RESTART_ALWAYS);
     }
-    join_family(request, parent, &task, Kinship::Child);
     if request.has(PARENT_SETTID) {
         // As on Linux, a bad address is the caller's own loss.
         let _ = crate::mm::user::write(request.parent_tid, &number);
@@ -173,11 +178,12 @@ fn check_process_limit(parent: &Thread) -> Result<(), Errno> {
     if is_reached { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
-fn give_pidfd(parent: &Thread, process: &Arc<Process>, at: u64) -> Result<(), Errno> {
+fn give_pidfd(parent: &Thread, process: &Arc<Process>, at: u64) -> Result<i32, Errno> {
     let fd = crate::fs::pidfd::open(&parent.files(), process)?;
-    crate::mm::user::write(at, &fd).inspect_err(|_| {
+    let written = crate::mm::user::write(at, &fd).inspect_err(|_| {
         let _ = parent.files().close(fd);
-    })
+    });
+    written.map(|()| fd)
 }
 
 fn make_task(
@@ -293,19 +299,26 @@ fn fill_context(part: &ProgramPart, request: &Request, frame: &Frame) {
     }
 }
 
-/// Whether a new process has a parent.
+/// Whether a new process has a parent. One that has none goes before it has begun, and nobody hears of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kinship {
     Child,
     None,
 }
 
-/// Makes a new thread known to its process, and a new process to its parent.
-fn join_family(request: &Request, parent: &Thread, task: &Arc<Task>, kinship: Kinship) {
+/// Makes a new thread known to its process, and a new process to its parent. Returns whether it was.
+///
+/// A process is not made while its maker has a signal to look at: what is sent to all processes of a group, under
+/// the same lock, reaches those that it must reach before or after, and misses no child between.
+fn join_family(
+    request: &Request,
+    parent: &Thread,
+    task: &Arc<Task>,
+    mut kinship: Kinship,
+) -> Kinship {
     let thread = thread::thread_of(task).expect("the task of a thread");
     let process = &thread.process;
     let mut tree = tree::lock();
-    let is_orphan = kinship == Kinship::None || parent.is_doomed();
     if request.has(THREAD) {
         let family = process.family.get_mut(&mut tree);
         family.threads.push(task.clone());
@@ -326,25 +339,30 @@ fn join_family(request: &Request, parent: &Thread, task: &Arc<Task>, kinship: Ki
         } else {
             Some(parent.process.clone())
         };
+        if sched::current().is_interrupted() {
+            kinship = Kinship::None;
+        }
         let family = process.family.get_mut(&mut tree);
         family.pid = task.pid();
         family.tgid = thread.tid();
-        (family.group, family.session) = (group, session);
         family.exit_signal = request.exit_signal as u8;
         family.threads.push(task.clone());
         family.leader = Some(JoinHandle::of_new(task));
-        if is_orphan {
-            // Its maker is being killed: what kills a process must not miss its children.
+        if kinship == Kinship::None {
             thread.is_doomed.store(true, Ordering::SeqCst);
-        } else if let Some(real_parent) = real_parent {
-            family.parent = Some(Arc::downgrade(&real_parent));
-            real_parent.family.get_mut(&mut tree).children.insert(task.pid(), process.clone());
+        } else {
+            (family.group, family.session) = (group, session);
+            if let Some(real_parent) = real_parent {
+                family.parent = Some(Arc::downgrade(&real_parent));
+                real_parent.family.get_mut(&mut tree).children.insert(task.pid(), process.clone());
+            }
         }
         process.note_numbers(&tree);
     }
     if thread.is_doomed() {
         thread::interrupt(task);
     }
+    kinship
 }
 
 /// Where a new thread begins, on its own kernel stack and in its own address space.

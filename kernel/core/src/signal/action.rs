@@ -214,7 +214,9 @@ pub fn interrupted(error: Errno, handler: Option<Flags>) -> Option<Interrupted> 
         (Errno::RESTART_SYS, Some(flags)) if !flags.contains(Flags::RESTART) => {
             Some(Interrupted::Fails)
         }
-        (Errno::RESTART_SYS, _) | (Errno::RESTART_NO_HANDLER, None) => Some(Interrupted::Restarts),
+        (Errno::RESTART_SYS | Errno::RESTART_ALWAYS, _) | (Errno::RESTART_NO_HANDLER, None) => {
+            Some(Interrupted::Restarts)
+        }
         (Errno::RESTART_BLOCK, None) => Some(Interrupted::Resumes),
         (Errno::RESTART_NO_HANDLER | Errno::RESTART_BLOCK, Some(_)) => Some(Interrupted::Fails),
         _ => None,
@@ -266,6 +268,7 @@ mod tests {
         let restart = Some(Flags::RESTART);
         for (error, none, without, with) in [
             (Errno::RESTART_SYS, Restarts, Fails, Restarts),
+            (Errno::RESTART_ALWAYS, Restarts, Restarts, Restarts),
             (Errno::RESTART_NO_HANDLER, Restarts, Fails, Fails),
             (Errno::RESTART_BLOCK, Resumes, Fails, Fails),
         ] {

@@ -186,7 +186,12 @@ fn settle_call(frame: &mut Frame, handler: Option<Flags>) {
     if !is_syscall(frame) {
         return;
     }
-    let errors = [Errno::RESTART_SYS, Errno::RESTART_NO_HANDLER, Errno::RESTART_BLOCK];
+    let errors = [
+        Errno::RESTART_SYS,
+        Errno::RESTART_ALWAYS,
+        Errno::RESTART_NO_HANDLER,
+        Errno::RESTART_BLOCK,
+    ];
     let error = errors.into_iter().find(|error| error.to_return_value() == frame.rax);
     match error.and_then(|error| interrupted(error, handler)) {
         None => {}
