@@ -45,7 +45,7 @@ pub fn announce(boot: &BootInfo, platform: &Platform, others: &Started) {
 pub fn create() {
     registry::init(options::get().pid_limit);
     let spec = |name| TaskSpec {
-        name: String::from(name),
+        name: String::from(name).into(),
         policy: Policy::Fair(Nice::default()),
         allowed: CpuSet::ALL,
         parent: 0,

@@ -1,20 +1,22 @@
 //! Error numbers of system calls, as Linux/x86-64 has them (errno(3)).
 
 use core::fmt;
-use core::num::NonZeroU16;
+use core::num::NonZeroU64;
 
 use linux_raw_sys::errno as numbers;
 
 /// Why a system call failed; the program sees the negative number.
+///
+/// As wide as a result, so that a [`SysResult`] travels in two registers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Errno(NonZeroU16);
+pub struct Errno(NonZeroU64);
 
 /// What a system call returns.
 pub type SysResult = Result<u64, Errno>;
 
 impl Errno {
     const fn new(number: u32) -> Self {
-        match NonZeroU16::new(number as u16) {
+        match NonZeroU64::new(number as u64) {
             Some(number) => Self(number),
             None => panic!("0 is no error"),
         }
@@ -22,7 +24,7 @@ impl Errno {
 
     /// The positive number.
     pub const fn number(self) -> u16 {
-        self.0.get()
+        self.0.get() as u16
     }
 
     /// What the program finds in RAX.

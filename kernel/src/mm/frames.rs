@@ -13,7 +13,7 @@ use x86_64::PhysAddr;
 use super::address::phys_to_virt;
 use super::early::EarlyFrames;
 use crate::arch::cpu;
-use crate::arch::irq::IrqOff;
+use crate::arch::irq;
 use crate::arch::percpu::{MAX_CPUS, PerCpu};
 use crate::boot::{BootInfo, MemoryKind};
 use crate::per_cpu;
@@ -118,15 +118,16 @@ pub(super) unsafe fn init(boot: &BootInfo, early: &EarlyFrames, metadata: Metada
 }
 
 /// Works with this CPU's cache.
-#[inline]
+#[inline(always)]
 fn with_cache<R>(work: impl FnOnce(&mut FrameCache<'static>) -> R) -> R {
-    let _irq = IrqOff::new();
-    let this = CACHES.this();
-    // SAFETY: interrupts are off, so this CPU is in here once, and no other uses its cache.
-    let cache = unsafe { &mut *this.cache.get() }.as_mut().expect(NOT_YET);
-    let result = work(cache);
-    this.len.store(cache.len() as u64, Ordering::Relaxed);
-    result
+    irq::briefly_off(|_irq| {
+        let this = CACHES.this();
+        // SAFETY: interrupts are off, so this CPU is in here once, and no other uses its cache.
+        let cache = unsafe { &mut *this.cache.get() }.as_mut().expect(NOT_YET);
+        let result = work(cache);
+        this.len.store(cache.len() as u64, Ordering::Relaxed);
+        result
+    })
 }
 
 /// A block of 2^`order` frames with one reference, aligned to its size; `None` when there is none

@@ -4,7 +4,6 @@
 //! same whatever it holds ([`Space::fork`]).
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -21,10 +20,10 @@ use crate::arch::irq;
 use crate::arch::user::{self, WINDOW_END};
 use crate::fs::{Files, FsContext};
 use crate::mm::space::Space;
-use crate::sched::task::{ProgramPart, TaskSpec};
+use crate::sched::task::{ProgramPart, TaskName, TaskSpec};
 use crate::sched::{self, Task, wake};
 use crate::sync::SpinLock;
-use crate::task::{JoinHandle, Nesting, SpawnError, birth};
+use crate::task::{JoinHandle, Namespace, Nesting, SpawnError, birth};
 use crate::trace::events;
 
 /// What clone3(2) is given, and the others in its terms.
@@ -143,7 +142,7 @@ pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
     let vfork = request.has(VFORK).then(|| Arc::new(VforkDone::default()));
     let task = make_task(request, parent, frame, space, vfork.clone())?;
     let thread = thread::thread_of(&task).expect("the task of a thread");
-    let number = task.pid_in(&parent.process.namespace).unwrap_or(0);
+    let number = number_in(&parent.process.namespace, &task);
     let pidfd = match request.has(PIDFD) {
         true => give_pidfd(parent, &thread.process, request.pidfd).map(Some),
         false => Ok(None),
@@ -171,6 +170,12 @@ pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
     Ok(number.into())
 }
 
+/// A new task's number as seen from `namespace`; 0 if it is not seen there.
+fn number_in(namespace: &Namespace, task: &Task) -> u32 {
+    // In the root namespace that takes no lock.
+    if namespace.level() == 0 { task.pid() } else { task.pid_in(namespace).unwrap_or(0) }
+}
+
 /// `RLIMIT_NPROC` holds for root as well: there is no other user.
 fn check_process_limit(parent: &Thread) -> Result<(), Errno> {
     let limit = parent.process.limits.lock().soft(abi::RLIMIT_NPROC);
@@ -196,7 +201,7 @@ fn make_task(
     let me = sched::current();
     let comm = *parent.comm.lock();
     let spec = TaskSpec {
-        name: String::from(comm.as_str()),
+        name: TaskName::Short(*comm.bytes()),
         policy: me.policy(),
         allowed: me.allowed(),
         parent: me.pid(),
@@ -216,7 +221,7 @@ fn make_task(
             } else {
                 let signals =
                     signal::ProcessSignals::for_child(&parent.process, handlers_for(request));
-                let limits = *parent.process.limits.lock();
+                let limits = parent.process.limits.lock().clone();
                 let process = Process::new(namespace.clone(), signals, limits);
                 let attributes = parent.process.attributes.load(Ordering::Relaxed);
                 process.attributes.store(attributes & attribute::INHERITED, Ordering::Relaxed);
@@ -249,7 +254,7 @@ fn make_task(
         },
     )?;
     if let Some(thread) = thread::thread_of(&task) {
-        let tid = task.pid_in(&thread.process.namespace).unwrap_or(0);
+        let tid = number_in(&thread.process.namespace, &task);
         thread.tid.store(tid.into(), Ordering::Relaxed);
     }
     Ok(task)

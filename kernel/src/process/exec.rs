@@ -226,7 +226,7 @@ fn map(
     comm: Comm,
     path: &[u8],
 ) -> Result<Image, Errno> {
-    let limits = *thread.process.limits.lock();
+    let limits = **thread.process.limits.lock();
     let space = Space::new()?;
     space.set_limits(limits.of_memory());
     let span = plan.span().ok_or(Errno::ENOEXEC)?;

@@ -23,7 +23,7 @@ use super::{current, exec, exit, signal, tree};
 use crate::arch::tsc;
 use crate::fs::{self, Executable};
 use crate::mm::space::Space;
-use crate::sched::task::TaskSpec;
+use crate::sched::task::{TaskName, TaskSpec};
 use crate::sched::{self, Task, wait as sleep, wake};
 use crate::sync::SpinLock;
 use crate::task::{JoinHandle, Namespace, Nesting, birth, registry};
@@ -104,7 +104,7 @@ fn start(command: Command) -> Result<Arc<Process>, Errno> {
     let (files, fs) = fs::first_program()?;
     let space = Space::new()?;
     let spec = TaskSpec {
-        name: String::from("program"),
+        name: TaskName::Short(*b"program\0\0\0\0\0\0\0\0\0"),
         policy: Policy::default(),
         allowed: CpuSet::ALL,
         parent: sched::current().pid(),
@@ -115,7 +115,7 @@ fn start(command: Command) -> Result<Arc<Process>, Errno> {
     let task =
         birth::make_with(spec, Nesting::Inherit, namespace, body, |stack_top, namespace| {
             let signals = signal::ProcessSignals::new();
-            let process = Process::new(namespace.clone(), signals, Limits::default());
+            let process = Process::new(namespace.clone(), signals, Arc::new(Limits::default()));
             let thread = Thread {
                 process: Arc::new(process),
                 tid: AtomicU64::new(0),

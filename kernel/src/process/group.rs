@@ -35,8 +35,8 @@ pub struct Process {
     pub namespace: Namespace,
     /// Signals sent to the process, and its handlers.
     pub signals: signal::ProcessSignals,
-    /// What it may use.
-    pub limits: SpinLock<Limits>,
+    /// What it may use; shared with its maker until one of them changes it.
+    pub limits: SpinLock<Arc<Limits>>,
     /// Who belongs to it, and to whom it belongs.
     pub family: InTree<Family>,
     /// Its number and its parent's, both in its own namespace: [`Family`]'s, to be read without the lock.
@@ -118,7 +118,7 @@ pub enum State {
 
 impl Process {
     /// A process without threads, of nobody.
-    pub fn new(namespace: Namespace, signals: signal::ProcessSignals, limits: Limits) -> Self {
+    pub fn new(namespace: Namespace, signals: signal::ProcessSignals, limits: Arc<Limits>) -> Self {
         Self {
             namespace,
             signals,

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 use core::any::Any;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use super::group::Process;
@@ -194,16 +194,18 @@ fn pointer(space: Option<&Arc<Space>>) -> *mut Space {
 /// As [`UserContext::new`].
 pub(super) unsafe fn program_part(thread: Arc<Thread>, stack_top: u64) -> ProgramPart {
     let space = AtomicPtr::new(pointer(thread.space.lock().as_ref()));
+    let thread_at = NonNull::from(&*thread).cast();
     let thread: Arc<dyn Any + Send + Sync> = thread;
     // SAFETY: by contract.
-    ProgramPart { context: unsafe { UserContext::new(stack_top) }, space, thread }
+    ProgramPart { context: unsafe { UserContext::new(stack_top) }, space, thread, thread_at }
 }
 
 /// The thread of a task; none for the kernel's own.
+#[inline(always)]
 pub fn thread_of(task: &Task) -> Option<&Thread> {
     let part = task.program()?;
     // SAFETY: `program_part`, which alone makes them, puts a `Thread` there.
-    Some(unsafe { &*Arc::as_ptr(&part.thread).cast::<Thread>() })
+    Some(unsafe { part.thread_at.cast().as_ref() })
 }
 
 /// Makes a thread look at its signals, and whether it must go, before it sleeps interruptibly or returns to

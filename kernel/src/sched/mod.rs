@@ -68,7 +68,7 @@ pub fn run_secondary(cpu: u32) -> ! {
 /// As [`switch::adopt_idle`].
 unsafe fn become_idle_task(cpu: u32) {
     let spec = task::TaskSpec {
-        name: format!("idle/{cpu}"),
+        name: format!("idle/{cpu}").into(),
         policy: Policy::Fair(Nice::MAX),
         allowed: CpuSet::single(cpu as usize),
         parent: 0,

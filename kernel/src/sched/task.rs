@@ -155,6 +155,8 @@ pub struct ProgramPart {
     pub space: AtomicPtr<Space>,
     /// The thread that the process floor knows.
     pub thread: Arc<dyn Any + Send + Sync>,
+    /// Where that is, so that it need not be worked out.
+    pub thread_at: NonNull<()>,
 }
 
 /// What a task runs: a boxed closure, taken once.
@@ -195,7 +197,7 @@ pub struct Task {
     pub(super) timer_cpu: AtomicU32,
 
     // Set when the task is made.
-    name: String,
+    name: TaskName,
     stack: Option<KernelStack>,
     pub(crate) body: SpinLock<Option<Body>>,
 
@@ -234,10 +236,38 @@ unsafe impl Linked for Task {
     }
 }
 
+/// The name of a task, for people and reports.
+pub enum TaskName {
+    /// Of any length.
+    Long(String),
+    /// As programs have it, zeros behind: copied without an allocation.
+    Short([u8; 16]),
+}
+
+impl TaskName {
+    /// The text; what is not UTF-8 ends it.
+    pub fn as_str(&self) -> &str {
+        let bytes = match self {
+            Self::Long(name) => return name,
+            Self::Short(bytes) => bytes.split(|&byte| byte == 0).next().unwrap_or(bytes),
+        };
+        match core::str::from_utf8(bytes) {
+            Ok(name) => name,
+            Err(error) => core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or("?"),
+        }
+    }
+}
+
+impl From<String> for TaskName {
+    fn from(name: String) -> Self {
+        Self::Long(name)
+    }
+}
+
 /// What a new task is to be.
 pub struct TaskSpec {
     /// For people and reports.
-    pub name: String,
+    pub name: TaskName,
     /// How it is scheduled.
     pub policy: Policy,
     /// Where it may run.
@@ -305,7 +335,7 @@ impl Task {
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.as_str()
     }
 
     /// PID of the task that asked for it.

@@ -1,5 +1,7 @@
 //! What processes may use and have used: limits, run times.
 
+use alloc::sync::Arc;
+
 use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general::{self as abi, rlimit64, rusage};
@@ -65,9 +67,9 @@ fn exchange(process: &Process, kind: u32, new: Option<Limit>) -> Limit {
         let mut limits = process.limits.lock();
         let old = limits.get(kind).expect("the kind was checked");
         if let Some(new) = new {
-            limits.set(kind, new);
+            Arc::make_mut(&mut limits).set(kind, new);
         }
-        (old, *limits)
+        (old, **limits)
     };
     if new.is_some() {
         // Memory's are enforced by the address space, which all threads of the process have.

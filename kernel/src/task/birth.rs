@@ -96,7 +96,7 @@ pub fn create(
     if allowed.intersection(crate::sched::cpu::online()).is_empty() {
         return Err(SpawnError::NoCpu);
     }
-    let spec = TaskSpec { name, policy, allowed, parent: current().pid() };
+    let spec = TaskSpec { name: name.into(), policy, allowed, parent: current().pid() };
     let namespace = current().namespace().unwrap_or_else(|| Namespace::root().clone());
     let request = Arc::new(Request {
         order: SpinLock::new("spawn order", Some(Order { spec, nesting, namespace, body })),

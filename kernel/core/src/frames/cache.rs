@@ -44,7 +44,7 @@ impl<'a> FrameCache<'a> {
 
     /// One frame with one reference, or `None` when memory is exhausted. Calls `lock` only when the
     /// cache is empty.
-    #[inline]
+    #[inline(always)]
     pub fn alloc<L: DerefMut<Target = Frames<'a>>>(
         &mut self,
         lock: impl FnOnce() -> L,
@@ -105,6 +105,8 @@ impl<'a> FrameCache<'a> {
 
     /// Fills half of an empty cache: with one block if there is one that large, else with frames as
     /// they come.
+    #[cold]
+    #[inline(never)]
     fn refill(&mut self, frames: &mut Frames<'a>) {
         if let Some(block) = frames.alloc(BATCH.trailing_zeros() as u8) {
             for at in (0..BATCH).rev() {
