@@ -10,7 +10,7 @@ use crate::fs::{self, Executable};
 use crate::mm::user;
 use crate::process::clone::{self, Request};
 use crate::process::wait::{self, Report, Status, Which};
-use crate::process::{current, exit, tree};
+use crate::process::{current, exit, thread_of, tree};
 
 /// fork(2).
 pub fn fork(args: &Args) -> SysResult {
@@ -250,4 +250,20 @@ fn write_usage(at: u64, report: &Report) -> Result<(), Errno> {
         return Ok(());
     }
     user::write(at, &crate::time::usage_of_ticks(report.ticks))
+}
+
+/// pidfd_open(2).
+pub fn pidfd_open(args: &Args) -> SysResult {
+    let (number, flags) = (args[0] as i32, args[1] as u32);
+    if number <= 0 || flags & !abi::O_NONBLOCK != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let thread = current();
+    let task = thread.process.namespace.find(number as u32).ok_or(Errno::ESRCH)?;
+    let process = &thread_of(&task).ok_or(Errno::ESRCH)?.process;
+    // Only a process has one, not a thread of it.
+    if process.family.get(&tree::lock()).pid != task.pid() {
+        return Err(Errno::EINVAL);
+    }
+    Ok(fs::pidfd::open(&thread.files(), process)? as u64)
 }
