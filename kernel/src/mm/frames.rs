@@ -143,15 +143,14 @@ const RESERVE_PART: u64 = 64;
 /// of memory must not take the kernel's with it. Its contents are unspecified.
 #[inline]
 pub fn alloc_for_program() -> Option<Pfn> {
-    with_cache(|cache| {
-        if cache.is_empty() {
-            let frames = lock();
-            if frames.free_frames() <= frames.total_frames() / RESERVE_PART {
-                return None;
-            }
-        }
-        cache.alloc(lock)
-    })
+    with_cache(|cache| if cache.is_empty() && is_scarce() { None } else { cache.alloc(lock) })
+}
+
+/// Whether programs get no more.
+#[cold]
+fn is_scarce() -> bool {
+    let frames = lock();
+    frames.free_frames() <= frames.total_frames() / RESERVE_PART
 }
 
 /// As [`alloc_for_program`], zeroed.

@@ -25,7 +25,6 @@ mod model_tests;
 
 pub use area::{Area, AreaFlags, Areas, MAX_AREAS, Protection};
 pub use entry::{Entry, Table};
-pub use release::Retired;
 pub use tables::{Access, Content, Memory, OutOfMemory, Permission, SourcePage, Stale, Update};
 
 /// Bytes of a page.

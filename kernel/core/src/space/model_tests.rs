@@ -284,11 +284,11 @@ impl World {
             Op::Unmap { first, last, .. } => {
                 let mut update = Update::<_, 2>::new(&view, root);
                 let result = update.unmap(PAGES[first], PAGES[last] + PAGE_BYTES);
-                let retired = update.flush();
+                update.flush();
                 if result.is_ok() {
                     program.pages[first..=last].fill(None);
                 }
-                retired.release(&view);
+                update.release();
             }
             Op::Map { page, .. } => {
                 if program.pages[page].is_none() {
@@ -300,13 +300,13 @@ impl World {
                 let mut update = Update::<_, 2>::new(&view, root);
                 let (start, end) = (PAGES[first], PAGES[last] + PAGE_BYTES);
                 let result = withdraw.map_or(Ok(()), |it| update.protect(start, end, it));
-                let retired = update.flush();
+                update.flush();
                 if result.is_ok() {
                     for page in program.pages[first..=last].iter_mut().flatten() {
                         page.protection = protection;
                     }
                 }
-                retired.release(&view);
+                update.release();
             }
             Op::Move { program: number, page, to } => {
                 let is_alike = kind(page) == Kind::Anonymous && kind(to) == Kind::Anonymous;
@@ -317,11 +317,11 @@ impl World {
                     }
                     let mut update = Update::<_, 2>::new(&view, root);
                     let result = update.move_pages(PAGES[page], PAGES[to], PAGE_BYTES);
-                    let retired = update.flush();
+                    update.flush();
                     if result.is_ok() {
                         program.pages[to] = program.pages[page].take();
                     }
-                    retired.release(&view);
+                    update.release();
                 }
             }
             Op::Idle { .. } | Op::Scarce { .. } => unreachable!(),
@@ -340,7 +340,8 @@ impl World {
         let mut update = Update::<_>::new(view, view.root);
         let content = || self.content(view, page);
         let result = update.fault(PAGES[page], access, protection, content);
-        update.flush().release(view);
+        update.flush();
+        update.release();
         result.is_ok()
     }
 
@@ -379,7 +380,8 @@ impl World {
         if let Some(root) = self.machine.alloc(0) {
             let mut update = Update::<_>::new(view, view.root);
             update.fork_to(root);
-            update.flush().release(view);
+            update.flush();
+            update.release();
             // Shared words may have changed during the flush.
             let mut copy = Program { root, ..program.clone() };
             for page in (0..PAGES.len()).filter(|&page| kind(page) == Kind::Shared) {

@@ -56,9 +56,9 @@ impl<const N: usize> Retired<N> {
         self.len = 0;
     }
 
-    /// Drops the references. For those who hold no lock, since it may take long.
+    /// Drops the references.
     #[inline(always)]
-    pub fn release<M: Memory + ?Sized>(self, memory: &M) {
+    pub(super) fn release<M: Memory + ?Sized>(self, memory: &M) {
         for &packed in &self.frames[..self.len] {
             drop_one(memory, Pfn(packed >> 3), (packed & 7) as u8);
         }

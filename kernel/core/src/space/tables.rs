@@ -97,7 +97,8 @@ pub enum SourcePage {
 /// What a program may do with a page, as its area says.
 pub type Permission = Protection;
 
-/// A change of one address space's tables, under its lock.
+/// A change of one address space's tables, under its lock; then, without it, the end of what the
+/// change has made superfluous.
 ///
 /// `N` retired frames are kept until the flush; when there are more, a flush comes in between. Up to
 /// `N` translations are flushed one by one; when there are more, all are.
@@ -117,16 +118,9 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
         Self { memory, root, retired: Retired::new(), stale_pages: [0; N], stale_count: 0 }
     }
 
-    /// Ends the change: flushes what is stale. The frames that the address space no longer leads
-    /// to are released after the lock.
+    /// Ends the change: flushes what is stale. After the lock, [`release`](Self::release).
     #[inline(always)]
-    pub fn flush(mut self) -> Retired<N> {
-        self.flush_now();
-        self.retired
-    }
-
-    #[inline(always)]
-    fn flush_now(&mut self) {
+    pub fn flush(&mut self) {
         if self.stale_count != 0 {
             self.memory.flush(match self.stale_pages.get(..self.stale_count) {
                 Some(pages) => Stale::Pages(pages),
@@ -134,6 +128,13 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
             });
         }
         self.stale_count = 0;
+    }
+
+    /// Releases the frames that the address space no longer leads to, after the flush. For those who
+    /// hold no lock, since it may take long.
+    #[inline(always)]
+    pub fn release(self) {
+        self.retired.release(self.memory);
     }
 
     /// The translation of the page at `address`, and the paging structures, are stale.
@@ -166,7 +167,7 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
 
     #[cold]
     fn make_room(&mut self) {
-        self.flush_now();
+        self.flush();
         self.retired.drop_references(self.memory);
     }
 
@@ -188,6 +189,26 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
     pub(super) fn own_path(&mut self, address: u64) -> Result<Pfn, OutOfMemory> {
         let mut table = self.root;
         let mut level = ROOT_LEVEL;
+        while level > 1 {
+            let slot = &self.memory.table(table)[entry_index(level, address)];
+            let entry = Entry(slot.load(Relaxed));
+            if !entry.has(Entry::WRITABLE) {
+                return self.own_rest(table, level, address);
+            }
+            table = entry.pfn();
+            level -= 1;
+        }
+        Ok(table)
+    }
+
+    /// [`own_path`](Self::own_path) from an owned table of this level on.
+    #[inline(never)]
+    fn own_rest(
+        &mut self,
+        mut table: Pfn,
+        mut level: u8,
+        address: u64,
+    ) -> Result<Pfn, OutOfMemory> {
         while level > 1 {
             table = self.own_child(table, level, address)?;
             level -= 1;
@@ -211,7 +232,6 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
         self.own_child_slow(table, level, address, entry)
     }
 
-    #[inline(never)]
     fn own_child_slow(
         &mut self,
         table: Pfn,

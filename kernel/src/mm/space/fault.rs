@@ -87,32 +87,20 @@ impl Space {
             return Err(Fault::NotMapped);
         }
         let mut inner = self.inner.lock();
+        let mut update = Update::<Self>::new(self, self.root);
         let recent = inner.recent;
         let is_recent = recent.start <= address && address < recent.end;
-        let (result, retired) = if is_recent && allows(recent.protection, access) {
-            let mut update = Update::<Self>::new(self, self.root);
-            let result =
-                update.fault(address, access, recent.protection, || Ok::<_, Fault>(Content::Zero));
-            (result, update.flush())
+        let result = if is_recent && allows(recent.protection, access) {
+            update.fault(address, access, recent.protection, || Ok::<_, Fault>(Content::Zero))
         } else {
-            let area = inner.area_at(address)?;
-            if !allows(area.protection, access) {
-                return Err(Fault::Protection);
-            }
-            let mut update = Update::<Self>::new(self, self.root);
-            let result =
-                update.fault(address, access, area.protection, || content(&area, address, access));
-            if matches!(area.backing, Backing::Anonymous) {
-                let Area { start, end, protection, .. } = area;
-                inner.recent = Recent { start, end, protection };
-            }
-            (result, update.flush())
+            self.fault_in(&mut inner, &mut update, address, access)
         };
+        update.flush();
         if result == Ok(true) {
             self.add_resident(1);
         }
         drop(inner);
-        retired.release(self);
+        update.release();
         match result {
             Ok(_) => Ok(()),
             Err(why) => {
@@ -122,6 +110,26 @@ impl Space {
                 Err(why)
             }
         }
+    }
+
+    /// A fault in an area that has to be looked for.
+    #[inline(never)]
+    fn fault_in(
+        &self,
+        inner: &mut Inner,
+        update: &mut Update<'_, Self>,
+        address: u64,
+        access: Access,
+    ) -> Result<bool, Fault> {
+        let area = inner.area_at(address)?;
+        if !allows(area.protection, access) {
+            return Err(Fault::Protection);
+        }
+        if matches!(area.backing, Backing::Anonymous) {
+            let Area { start, end, protection, .. } = area;
+            inner.recent = Recent { start, end, protection };
+        }
+        update.fault(address, access, area.protection, || content(&area, address, access))
     }
 
     /// Under the lock.

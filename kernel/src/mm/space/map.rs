@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use orrery_core::errno::Errno;
 use orrery_core::space::range::Withdraw;
 use orrery_core::space::{
-    Area, AreaFlags, Areas, MAX_AREAS, OutOfMemory, PAGE_BYTES, Protection, Retired, Update,
-    WINDOW_END, WINDOW_START,
+    Area, AreaFlags, Areas, MAX_AREAS, OutOfMemory, PAGE_BYTES, Protection, Update, WINDOW_END,
+    WINDOW_START,
 };
 
 use super::backing::Backing;
@@ -87,14 +87,14 @@ fn no_memory<E>(_: E) -> Errno {
 }
 
 /// What a change leaves to be let go after the lock.
-struct Leftovers {
-    retired: Retired<BATCH>,
+struct Leftovers<'s> {
+    update: Update<'s, Space, BATCH>,
     areas: Vec<Area<Backing>>,
 }
 
-impl Leftovers {
-    fn release(self, space: &Space) {
-        self.retired.release(space);
+impl Leftovers<'_> {
+    fn release(self) {
+        self.update.release();
         drop(self.areas);
     }
 }
@@ -120,7 +120,7 @@ impl Space {
         let backing = request.backing.clone();
         let inserted = inner.areas.insert(Area { start, end, protection, flags, backing });
         drop(inner);
-        leftovers.release(self);
+        leftovers.release();
         inserted.map_err(no_memory)?;
         Ok(start)
     }
@@ -135,38 +135,37 @@ impl Space {
         inner.check_count()?;
         let leftovers = self.clear(&mut inner, start, end)?;
         drop(inner);
-        leftovers.release(self);
+        leftovers.release();
         Ok(())
     }
 
     /// Takes everything out of `start..end`. [`Inner::check_count`] has been asked.
-    fn clear(&self, inner: &mut Inner, start: u64, end: u64) -> Result<Leftovers, Errno> {
+    fn clear(&self, inner: &mut Inner, start: u64, end: u64) -> Result<Leftovers<'_>, Errno> {
         inner.recent = Recent::default();
         let mut areas = Vec::new();
         if inner.areas.is_free(start, end) {
-            let update = Update::<Self, BATCH>::new(self, self.root);
-            return Ok(Leftovers { retired: update.flush(), areas });
+            return Ok(Leftovers { update: Update::new(self, self.root), areas });
         }
-        let retired = self.unmap_pages(start, end)?;
+        let update = self.unmap_pages(start, end)?;
         let removed = inner.areas.remove(start, end, |area| {
             if area.backing.object().is_some() {
                 areas.push(area);
             }
         });
         debug_assert!(removed.is_ok(), "there is room for a split");
-        Ok(Leftovers { retired, areas })
+        Ok(Leftovers { update, areas })
     }
 
-    fn unmap_pages(&self, start: u64, end: u64) -> Result<Retired<BATCH>, Errno> {
+    fn unmap_pages(&self, start: u64, end: u64) -> Result<Update<'_, Self, BATCH>, Errno> {
         let mut update = Update::<Self, BATCH>::new(self, self.root);
         let pages = update.unmap(start, end);
-        let retired = update.flush();
+        update.flush();
         self.add_resident(pages.unwrap_or(0).wrapping_neg());
         match pages {
-            Ok(_) => Ok(retired),
+            Ok(_) => Ok(update),
             Err(OutOfMemory) => {
                 // Shared tables on the way, which have been copied: little to walk.
-                retired.release(self);
+                update.release();
                 Err(Errno::ENOMEM)
             }
         }
@@ -192,12 +191,12 @@ impl Space {
         let withdraw = Withdraw::for_protection(wanted);
         let mut update = Update::<Self, BATCH>::new(self, self.root);
         let result = withdraw.map_or(Ok(()), |withdraw| update.protect(start, end, withdraw));
-        let retired = update.flush();
+        update.flush();
         let result = result
             .map_err(no_memory)
             .and_then(|()| inner.areas.protect(start, end, wanted).map_err(no_memory));
         drop(inner);
-        retired.release(self);
+        update.release();
         result
     }
 
@@ -210,9 +209,9 @@ impl Space {
         let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
         let inner = self.inner.lock();
         let is_covered = inner.areas.covers(start, end);
-        let retired = self.unmap_pages(start, end)?;
+        let update = self.unmap_pages(start, end)?;
         drop(inner);
-        retired.release(self);
+        update.release();
         if is_covered { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
@@ -262,7 +261,7 @@ impl Space {
         inner.break_end = wanted;
         drop(inner);
         if let Some(leftovers) = leftovers {
-            leftovers.release(self);
+            leftovers.release();
         }
         wanted
     }
@@ -292,7 +291,7 @@ impl Space {
             inner.check_count()?;
             let leftovers = self.clear(&mut inner, start + new_len, end);
             drop(inner);
-            leftovers?.release(self);
+            leftovers?.release();
             return Ok(start);
         } else {
             let grown = start + new_len;
@@ -333,7 +332,7 @@ impl Space {
         let moved = self.clear(&mut inner, to, to + new_len).map(|replaced| {
             let mut update = Update::<Self, BATCH>::new(self, self.root);
             let moved = update.move_pages(start, to, kept);
-            let retired = update.flush();
+            update.flush();
             if moved.is_ok() {
                 let mut new = area.shifted(start, start + new_len);
                 (new.start, new.end) = (to, to + new_len);
@@ -342,13 +341,13 @@ impl Space {
                 let inserted = inner.areas.insert(new);
                 debug_assert!(removed.is_ok() && inserted.is_ok());
             }
-            (moved, retired, replaced)
+            (moved, update, replaced)
         });
         drop(inner);
-        cut_off.release(self);
-        let (moved, retired, replaced) = moved?;
-        retired.release(self);
-        replaced.release(self);
+        cut_off.release();
+        let (moved, update, replaced) = moved?;
+        update.release();
+        replaced.release();
         moved.map(|()| to).map_err(no_memory)
     }
 }

@@ -8,14 +8,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use orrery_core::frames::{FrameMeta, Pfn};
 use orrery_core::space::{Memory, Stale, Table};
-use x86_64::PhysAddr;
 
 use super::Space;
 use crate::arch::cpu;
 use crate::arch::irq::IrqOff;
 use crate::arch::percpu::{MAX_CPUS, PerCpu};
 use crate::mm::address::phys_to_virt;
-use crate::mm::layout::UPPER_HALF;
+use crate::mm::layout::{self, UPPER_HALF};
 use crate::mm::{self, frames};
 use crate::per_cpu;
 
@@ -65,8 +64,17 @@ pub fn pooled_frames() -> u64 {
         .sum()
 }
 
+#[inline(always)]
 fn words(frame: Pfn) -> *mut u64 {
-    phys_to_virt(PhysAddr::new(frame.start_address())).as_mut_ptr()
+    at(frame.start_address())
+}
+
+/// Where the direct map has this address of RAM; without the checks of a general address, since this
+/// is on the way of each page fault.
+#[inline(always)]
+fn at(physical: u64) -> *mut u64 {
+    debug_assert!(physical < layout::DIRECT_MAP_BYTES);
+    (layout::DIRECT_MAP + physical) as *mut u64
 }
 
 /// A root whose window is empty.
@@ -145,7 +153,7 @@ impl Memory for Space {
 
     #[inline(always)]
     fn copy_page(&self, from: u64, to: Pfn) {
-        let from = phys_to_virt(PhysAddr::new(from)).as_ptr::<u64>();
+        let from = at(from);
         // SAFETY: `to` is ours alone; `from` is a page that is mapped, hence in the direct map. If
         // another CPU writes to it meanwhile, through a shared mapping of its own, the copy is of
         // either moment, as for any racing program.

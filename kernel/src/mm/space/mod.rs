@@ -143,10 +143,10 @@ impl Space {
         let mut update = Update::<Self>::new(self, self.root);
         update.fork_to(child_root);
         // Under the lock: nobody may write by a translation from before once a page can be copied.
-        let nothing = update.flush();
+        update.flush();
         let child = Self::with(child_root, self.resident_pages(), inner.clone());
         drop(inner);
-        nothing.release(self);
+        update.release();
         let child = Arc::new(child);
         events::mm_fork(self.id as u32, child.id as u32);
         Ok(child)
