@@ -97,6 +97,7 @@ pub(super) unsafe fn init(boot: &BootInfo, early: &EarlyFrames, metadata: Metada
     // SAFETY: zeroed memory of that size, which is what an unowned frame's metadata looks like.
     let meta = unsafe { core::slice::from_raw_parts_mut(start, metadata.frames as usize) };
     META.store(start, Ordering::Relaxed);
+    META_LEN.store(metadata.frames, Ordering::Relaxed);
     let mut frames = Frames::new(meta, Pfn(0));
     for range in boot.memory.ranges().iter().filter(|range| is_ours(range.kind)) {
         for part in early.rest_of(range) {
@@ -187,13 +188,26 @@ pub fn free(pfn: Pfn, order: u8) {
 
 /// Address of the metadata of frame 0.
 static META: AtomicPtr<FrameMeta> = AtomicPtr::new(core::ptr::null_mut());
+/// Frames that have metadata.
+static META_LEN: AtomicU64 = AtomicU64::new(0);
 
 /// The metadata of a frame that was handed out.
 #[inline(always)]
 pub fn meta(pfn: Pfn) -> &'static FrameMeta {
-    debug_assert!(table().entry(pfn).is_ok());
-    // SAFETY: frames that are handed out have metadata, which lives for ever.
-    unsafe { &*META.load(Ordering::Relaxed).add(pfn.0 as usize) }
+    metas()(pfn.start_address())
+}
+
+/// [`meta`], for many frames in a row, by the physical addresses of their starts.
+#[inline(always)]
+pub fn metas() -> impl Fn(u64) -> &'static FrameMeta {
+    /// Bytes of memory for each byte of metadata.
+    const RATIO: u64 = FRAME_BYTES / size_of::<FrameMeta>() as u64;
+    let start = META.load(Ordering::Relaxed);
+    move |physical| {
+        debug_assert!(physical / FRAME_BYTES < META_LEN.load(Ordering::Relaxed));
+        // SAFETY: frames that are handed out have metadata, which lives for ever.
+        unsafe { &*start.byte_add((physical / RATIO) as usize) }
+    }
 }
 
 /// The metadata of all frames, for references.

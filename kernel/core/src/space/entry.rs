@@ -4,8 +4,12 @@
 //! |---|---|
 //! | 0, 1, 2, 63 | present, writable, user, no-execute |
 //! | 5, 6 | accessed, dirty: always set, so that the CPU never writes to a table |
-//! | 9 | counted: the entry holds a reference to its frame; without, the frame is pinned (zero page, bundle, vDSO): never written in place, never freed |
+//! | 9 | counted: the entry holds a reference to its frame, which is copied when it is shared and written |
 //! | 10 | shared: a page of a `MAP_SHARED` object, which all sides go on writing after a fork |
+//! | 11 | counted and shared: the entry holds a reference to such a page |
+//!
+//! Without bits 9 and 11 the frame is pinned (zero page, bundle, vDSO): never written in place, never
+//! freed.
 //!
 //! An entry is *occupied* when it is not zero. One that is occupied but not present keeps a page
 //! that must not be accessed (`PROT_NONE`).
@@ -32,8 +36,10 @@ impl Entry {
     pub const USER: u64 = 1 << 2;
     /// Accessed and dirty.
     pub const TOUCHED: u64 = 1 << 5 | 1 << 6;
-    /// The entry holds a reference to its frame.
+    /// The entry holds a reference to a table or a private page.
     pub const COUNTED: u64 = 1 << 9;
+    /// The entry holds a reference to a page of a `MAP_SHARED` object.
+    pub const COUNTED_SHARED: u64 = 1 << 11;
     /// A page of a `MAP_SHARED` object.
     pub const SHARED: u64 = 1 << 10;
     /// Instructions are not fetched from there.
@@ -69,6 +75,12 @@ impl Entry {
     #[inline(always)]
     pub const fn has(self, bits: u64) -> bool {
         self.0 & bits == bits
+    }
+
+    /// Whether the entry holds a reference to its frame.
+    #[inline(always)]
+    pub const fn is_counted(self) -> bool {
+        self.0 & (Self::COUNTED | Self::COUNTED_SHARED) != 0
     }
 
     /// With these bits set.

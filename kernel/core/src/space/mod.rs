@@ -25,7 +25,9 @@ mod model_tests;
 
 pub use area::{Area, AreaFlags, Areas, MAX_AREAS, Protection};
 pub use entry::{Entry, Table};
-pub use tables::{Access, Content, Memory, OutOfMemory, Permission, SourcePage, Stale, Update};
+pub use tables::{
+    Access, Content, Contents, Memory, OutOfMemory, Permission, SourcePage, Stale, Update,
+};
 
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = crate::frames::FRAME_BYTES;

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::vec::Vec;
 
 use super::entry::{Entry, Table};
-use super::tables::{Memory, Stale};
+use super::tables::{Contents, Memory, Stale};
 use super::{ROOT_LEVEL, entry_index, entry_shift};
 use crate::frames::{FrameMeta, FrameTable, Frames, Pfn};
 
@@ -181,8 +181,8 @@ pub struct View<'m> {
 }
 
 impl Memory for View<'_> {
-    fn alloc_table(&self) -> Option<Pfn> {
-        self.machine.alloc(0)
+    fn alloc_table(&self, contents: Contents) -> Option<Pfn> {
+        self.machine.alloc(if contents == Contents::Zeroed { 0 } else { 0xBAD })
     }
 
     fn free_table(&self, table: Pfn) {
@@ -212,6 +212,10 @@ impl Memory for View<'_> {
     fn meta(&self, frame: Pfn) -> &FrameMeta {
         assert!(self.machine.is_in_use(frame), "the kernel uses a freed frame");
         self.machine.table.entry(frame).unwrap()
+    }
+
+    fn metas<'m>(&'m self) -> impl Fn(u64) -> &'m FrameMeta {
+        |physical| self.meta(Pfn::containing(physical))
     }
 
     fn zero_page(&self) -> u64 {

@@ -531,3 +531,38 @@ fn every_flush_is_needed() {
         assert!(matches!(result, Err(TestError::Fail(..))), "nobody misses {omit:?}");
     }
 }
+
+/// A table in all parts of which something is mapped is copied into a frame with anything in it.
+#[test]
+fn nothing_shows_through_a_copied_table() {
+    let machine = Machine::new(std::vec![], 1, Omit::Nothing);
+    let at_start = machine.free_frames();
+    let roots = [machine.alloc(0).unwrap(), machine.alloc(0).unwrap()];
+    let meanwhile = || {};
+    let views = roots.map(|root| View { machine: &machine, root, meanwhile: &meanwhile });
+    let address = |index: u64| 16 * MIB + index * PAGE_BYTES;
+    let write = |view: &View<'_>, address| {
+        let mut update = Update::<_>::new(view, view.root);
+        let content = || Ok::<_, OutOfMemory>(Content::Zero);
+        update.fault(address, Access::Write, Protection::READ_WRITE, content).unwrap();
+        update.flush();
+        update.release();
+    };
+    let mapped = |view: &View<'_>| -> Vec<u64> {
+        let is_mapped =
+            |index: &u64| accessible(view, view.root, address(*index), Access::Read).is_some();
+        (0..512).filter(is_mapped).collect()
+    };
+    (0..64).for_each(|group| write(&views[0], address(group * 8)));
+    let mut update = Update::<_>::new(&views[0], roots[0]);
+    update.fork_to(roots[1]);
+    update.flush();
+    update.release();
+    write(&views[1], address(8));
+    for view in &views {
+        assert_eq!(mapped(view), (0..64).map(|group| group * 8).collect::<Vec<_>>());
+        release_window(view, view.root);
+        machine.free(view.root);
+    }
+    assert_eq!(machine.free_frames(), at_start);
+}

@@ -124,7 +124,7 @@ impl<M: Memory + ?Sized, const N: usize> Update<'_, M, N> {
                     pages += count_pages(self.memory, entry.pfn(), level - 1);
                     self.all_stale();
                 }
-                if entry.has(Entry::COUNTED) {
+                if entry.is_counted() {
                     self.retire(entry.pfn(), level - 1);
                 }
             } else {

@@ -112,7 +112,7 @@ fn empty<M: Memory + ?Sized>(memory: &M, table: Pfn, level: u8, mut groups: u64)
                 continue;
             }
             slot.store(0, Relaxed);
-            if entry.has(Entry::COUNTED) {
+            if entry.is_counted() {
                 drop_one(memory, entry.pfn(), level - 1);
             }
         }

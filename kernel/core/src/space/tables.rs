@@ -33,8 +33,8 @@ pub struct OutOfMemory;
 
 /// Frames, and the TLBs that may cache one address space.
 pub trait Memory {
-    /// A frame for a table, zeroed, with one reference; its metadata's word and count are zero.
-    fn alloc_table(&self) -> Option<Pfn>;
+    /// A frame for a table, with one reference; its metadata's word and count are zero.
+    fn alloc_table(&self, contents: Contents) -> Option<Pfn>;
     /// Takes a table back, all of whose entries are zero.
     fn free_table(&self, table: Pfn);
     /// A frame for a page, with one reference; its contents are unspecified.
@@ -45,6 +45,8 @@ pub trait Memory {
     fn table(&self, table: Pfn) -> &Table;
     /// What is known about a frame that an entry counts.
     fn meta(&self, frame: Pfn) -> &FrameMeta;
+    /// [`meta`](Self::meta), for many frames in a row, by the physical addresses of their starts.
+    fn metas<'m>(&'m self) -> impl Fn(u64) -> &'m FrameMeta;
     /// Physical address of the page that is always zero, which is pinned.
     fn zero_page(&self) -> u64;
     /// Copies the page at a physical address to a page of our own.
@@ -54,6 +56,15 @@ pub trait Memory {
     /// Makes all CPUs that may cache the address space forget these translations, and all
     /// paging structures. Returns when they have.
     fn flush(&self, pages: Stale<'_>);
+}
+
+/// What a frame for a table has in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Zeroes.
+    Zeroed,
+    /// Anything: all of it will be written.
+    Any,
 }
 
 /// What to flush.
@@ -243,7 +254,7 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
         let index = entry_index(level, address);
         let slot = &memory.table(table)[index];
         if entry.is_empty() {
-            let child = memory.alloc_table().ok_or(OutOfMemory)?;
+            let child = memory.alloc_table(Contents::Zeroed).ok_or(OutOfMemory)?;
             self.occupy(table, index, Entry::own_table(child));
             return Ok(child);
         }
@@ -252,7 +263,9 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
             slot.store(entry.with(Entry::WRITABLE).0, Relaxed);
             return Ok(shared);
         }
-        let copy = memory.alloc_table().ok_or(OutOfMemory)?;
+        let is_full = memory.meta(shared).owner_word().load(Relaxed) == u64::MAX;
+        let contents = if is_full { Contents::Any } else { Contents::Zeroed };
+        let copy = memory.alloc_table(contents).ok_or(OutOfMemory)?;
         copy_table(memory, shared, copy);
         slot.store(Entry::own_table(copy).0, Release);
         self.stale(address);
@@ -313,7 +326,7 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
             new = new.without(Entry::NO_EXECUTE);
         }
         if access == Access::Write && !old.has(Entry::WRITABLE) {
-            if !old.has(Entry::COUNTED) {
+            if !old.is_counted() {
                 new = if old.has(Entry::SHARED) {
                     self.new_page(access, permission, content()?)?.with(no_execute)
                 } else {
@@ -361,7 +374,7 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
             Content::Private(SourcePage::Pinned(page)) => Ok(Entry::page(page, 0)),
             Content::Shared(SourcePage::Counted(page)) => {
                 let writable = if permission.writable() { Entry::WRITABLE } else { 0 };
-                let bits = Entry::COUNTED | Entry::SHARED | writable;
+                let bits = Entry::SHARED | Entry::COUNTED_SHARED | writable;
                 Ok(Entry::page(page.start_address(), bits))
             }
             Content::Shared(SourcePage::Pinned(page)) => Ok(Entry::page(page, Entry::SHARED)),
@@ -423,7 +436,8 @@ pub fn accessible<M: Memory + ?Sized>(
     }
 }
 
-/// Copies the occupied entries of a table to one that is empty: both lead to the same frames then,
+/// Copies a table to one that is empty, or, where any of each eight entries may be occupied, has
+/// anything in it: both lead to the same frames then,
 /// and neither may be written through, except for pages of `MAP_SHARED` objects.
 ///
 /// Plain stores will do: a table that is not owned changes in no other way, and the CPU has no bits
@@ -434,21 +448,23 @@ fn copy_table<M: Memory + ?Sized>(memory: &M, from: Pfn, to: Pfn) {
     let mut groups = from_meta.owner_word().load(Relaxed);
     to_meta.owner_word().store(groups, Relaxed);
     to_meta.owner_count().store(from_meta.owner_count().load(Relaxed), Relaxed);
+    let meta_of = memory.metas();
+    let (sources, targets) = (source.as_chunks::<8>().0, target.as_chunks::<8>().0);
     while groups != 0 {
-        let first = groups.trailing_zeros() as usize * 8;
+        let group = groups.trailing_zeros() as usize;
         groups &= groups - 1;
-        for index in first..first + 8 {
-            let entry = Entry(source[index].load(Relaxed));
-            if entry.0 & (Entry::COUNTED | Entry::SHARED) == Entry::COUNTED {
-                memory.meta(entry.pfn()).add_reference();
+        for (source, target) in sources[group].iter().zip(&targets[group]) {
+            let entry = Entry(source.load(Relaxed));
+            if entry.has(Entry::COUNTED) {
+                meta_of(entry.physical()).add_reference();
                 let read_only = entry.without(Entry::WRITABLE).0;
-                source[index].store(read_only, Relaxed);
-                target[index].store(read_only, Relaxed);
-            } else if !entry.is_empty() {
-                if entry.has(Entry::COUNTED) {
-                    memory.meta(entry.pfn()).add_reference();
+                source.store(read_only, Relaxed);
+                target.store(read_only, Relaxed);
+            } else {
+                if entry.is_counted() {
+                    meta_of(entry.physical()).add_reference();
                 }
-                target[index].store(entry.0, Relaxed);
+                target.store(entry.0, Relaxed);
             }
         }
     }

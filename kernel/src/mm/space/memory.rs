@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use orrery_core::frames::{FrameMeta, Pfn};
-use orrery_core::space::{Memory, Stale, Table};
+use orrery_core::space::{Contents, Memory, Stale, Table};
 
 use super::Space;
 use crate::arch::cpu;
@@ -105,7 +105,10 @@ pub(super) fn free_root(root: Pfn) {
 
 impl Memory for Space {
     #[inline(always)]
-    fn alloc_table(&self) -> Option<Pfn> {
+    fn alloc_table(&self, contents: Contents) -> Option<Pfn> {
+        if contents == Contents::Any {
+            return frames::alloc_for_program();
+        }
         {
             let irq = IrqOff::new();
             if let Some(table) = TABLES.this().take(&irq) {
@@ -144,6 +147,12 @@ impl Memory for Space {
     #[inline(always)]
     fn meta(&self, frame: Pfn) -> &FrameMeta {
         frames::meta(frame)
+    }
+
+    #[inline(always)]
+    fn metas<'m>(&'m self) -> impl Fn(u64) -> &'m FrameMeta {
+        let meta_of = frames::metas();
+        move |physical| meta_of(physical)
     }
 
     #[inline(always)]
