@@ -20,7 +20,7 @@ use orrery_core::exec::stack::{self, Facts, Stack};
 use super::group::{Program, State};
 use super::thread::{self, Comm, Thread};
 use super::wait::Status;
-use super::{attribute, clone, current, exit, signal, tree};
+use super::{attribute, clone, current, exit, futex, signal, tree};
 use crate::arch::{features, user};
 use crate::fs::{Executable, Files, FsContext};
 use crate::mm::space::{AreaFlags, Backing, MapRequest, Placement, Protection, Space};
@@ -127,6 +127,8 @@ pub(super) fn adopt_handover() {
 /// Takes the new program over. The running thread is alone in its process.
 fn begin(thread: &Thread, image: Image) -> ! {
     let Image { space, entry, stack, tails, comm, program } = image;
+    // Threads of other processes may share the old memory.
+    futex::on_thread_exit(thread);
     let old = thread.replace_space(Some(space));
     drop(old);
     if let Some(done) = thread.vfork_done.lock().take() {
@@ -135,8 +137,6 @@ fn begin(thread: &Thread, image: Image) -> ! {
     let context = thread::context();
     context.fpu.reset();
     context.set_bases(0, 0);
-    thread.clear_child_tid.store(0, Ordering::Relaxed);
-    thread.robust_list.store(0, Ordering::Relaxed);
     *thread.comm.lock() = comm;
     let process = &thread.process;
     let old = process.program.lock().replace(program);

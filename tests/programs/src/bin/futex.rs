@@ -22,6 +22,7 @@ fn main() {
         ("lock", lock),
         ("errors", errors),
         ("robust", robust),
+        ("storm", storm),
     ]);
 }
 
@@ -440,4 +441,43 @@ fn robust() {
     say!("size: {}", value(sys!(SYS_set_robust_list, head, 23)));
     say!("of nobody: {}", value(sys!(SYS_get_robust_list, 1 << 30, page, page)));
     memory::unmap(page, memory::PAGE);
+}
+
+/// Waiters that are moved, woken, timed out and in each other's way all the time: every wait ends.
+fn storm() {
+    const WAITS: u32 = 300;
+    let (first, second) = (AtomicU32::new(0), AtomicU32::new(0));
+    let running = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for number in 0..6u64 {
+            let (first, second, running) = (&first, &second, &running);
+            running.fetch_add(1, Ordering::SeqCst);
+            scope.spawn(move || {
+                let soon = libc::timespec { tv_sec: 0, tv_nsec: 20_000 };
+                // Every third has a timeout, the others must be woken.
+                let timeout = if number % 3 == 0 { &raw const soon as u64 } else { 0 };
+                for round in 0..WAITS {
+                    let word = if round % 4 == 3 { second } else { first };
+                    let seen = word.load(Ordering::SeqCst);
+                    let op = libc::FUTEX_WAIT | PRIVATE;
+                    let _ = futex(word, op, seen, timeout, std::ptr::null(), ALL);
+                }
+                running.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        for round in 0.. {
+            if running.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            let word = if round % 2 == 0 { &first } else { &second };
+            if round % 16 == 0 {
+                word.fetch_add(1, Ordering::SeqCst);
+            }
+            let other = if round % 2 == 0 { &second } else { &first };
+            // The fourth argument is a number here: how many are moved.
+            let _ = futex(word, libc::FUTEX_REQUEUE | PRIVATE, round % 2, 5, other, 0);
+            let _ = simple(other, libc::FUTEX_WAKE | PRIVATE, round % 3 + 1);
+        }
+    });
+    say!("every wait has ended");
 }
