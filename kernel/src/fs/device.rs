@@ -4,10 +4,12 @@ use alloc::sync::Arc;
 
 use orrery_core::errno::Errno;
 
+use super::content::MAX_SIZE_BYTES;
 use super::file::{File, Transfer};
 use super::io::{IoFrom, IoTo};
 use super::terminal::{Terminal, Tty};
 use crate::console::Stream;
+use crate::mm::space::{PageSource, SharedMemory};
 use crate::random;
 
 /// Devices that every root file system has: name, major and minor number (Linux, `admin-guide/devices.txt`).
@@ -65,6 +67,11 @@ impl File for Zero {
     fn write(&self, from: &mut IoFrom<'_>, _transfer: &mut Transfer) -> Result<(), Errno> {
         from.discard();
         Ok(())
+    }
+
+    /// Each mapping shows zeroes of its own.
+    fn mapped(&self) -> Option<Arc<dyn PageSource>> {
+        Some(SharedMemory::new(MAX_SIZE_BYTES))
     }
 
     fn has_positions(&self) -> bool {

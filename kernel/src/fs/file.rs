@@ -18,6 +18,7 @@ use super::inode::{Inode, Listed, Node, directory_type};
 use super::io::{IoFrom, IoTo};
 use super::limits;
 use super::socket::SocketEnd;
+use crate::mm::space::PageSource;
 use crate::process::Process;
 use crate::sched::mutex::Mutex;
 use crate::sched::wait::WaitQueue;
@@ -93,6 +94,11 @@ pub trait File: Send + Sync {
     /// `ENOTTY`.
     fn readable_bytes(&self) -> Result<u64, Errno> {
         Err(Errno::ENOTTY)
+    }
+
+    /// What a mapping of it shows, where that is not the contents of its inode.
+    fn mapped(&self) -> Option<Arc<dyn PageSource>> {
+        None
     }
 
     /// The process that it means (pidfd).

@@ -73,7 +73,10 @@ impl Files {
         if !file.is_readable() || (to_write && !file.is_writable()) {
             return Err(Errno::EACCES);
         }
-        page_source(file.inode())
+        match file.file().mapped() {
+            Some(mapped) => Ok(mapped),
+            None => page_source(file.inode()),
+        }
     }
 
     /// Puts a file at the lowest free descriptor, at least `least` and less than `limit`.

@@ -254,11 +254,12 @@ impl Inode {
     pub fn nameless(node: Node, mode: u32) -> Result<Arc<Self>, Errno> {
         limits::INODES.take().map_err(|_| Errno::ENFILE)?;
         let place = Place { parent: Parent::Nobody, name: Arc::default() };
+        let attributes = Attributes::new(node.kind() | mode);
         Ok(Arc::new(Self {
             file_system: FileSystem::Nameless,
             number: new_number(),
             node,
-            attributes: SpinLock::new("inode attributes", Attributes::new(mode)),
+            attributes: SpinLock::new("inode attributes", attributes),
             place: SpinLock::new("inode place", place),
         }))
     }

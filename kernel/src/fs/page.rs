@@ -16,20 +16,18 @@ pub struct Page(Pfn);
 impl Page {
     /// A page of zeroes; `None` if no memory is left.
     pub fn zeroed() -> Option<Self> {
-        frames::alloc_zeroed(0).map(Self)
+        frames::alloc_zeroed_for_program().map(Self)
     }
 
     /// A page with any contents, for a place where only what was written is read.
     pub fn uninitialised() -> Option<Self> {
-        frames::alloc(0).map(Self)
+        frames::alloc_for_program().map(Self)
     }
 
     /// Another reference to the same frame.
     pub fn share(&self) -> Self {
-        match frames::table().get(self.0) {
-            Ok(()) => Self(self.0),
-            Err(why) => panic!("{why}"),
-        }
+        frames::meta(self.0).add_reference();
+        Self(self.0)
     }
 
     /// Gives up this handle, but not its reference: that is the caller's now.
@@ -62,10 +60,8 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        match frames::table().put(self.0) {
-            Ok(Put::Last) => frames::free(self.0, 0),
-            Ok(Put::Shared) => {}
-            Err(why) => panic!("{why}"),
+        if frames::meta(self.0).drop_reference() == Put::Last {
+            frames::free(self.0, 0);
         }
     }
 }

@@ -83,25 +83,45 @@ impl Buffer {
         Ok(())
     }
 
-    /// Copies out of the pipe, as far as there is something.
+    /// Copies out of the pipe, as far as there is something; returns what the ring is without it.
     #[inline]
-    fn drain(&mut self, to: &mut IoTo<'_>) -> Result<(), Errno> {
+    fn copy_out(&self, to: &mut IoTo<'_>) -> (Ring, Result<(), Errno>) {
+        let mut ring = self.ring;
         while to.left() > 0 {
-            let data = self.ring.data();
+            let data = ring.data();
             let Some(page) = &self.pages[data.page] else { break };
             if data.len == 0 {
                 break;
             }
             let before = to.done();
             let result = to.put(&page.0.bytes()[data.offset..data.offset + data.len]);
-            self.ring.drained(to.done() - before);
-            result?;
+            ring.drained(to.done() - before);
+            if result.is_err() {
+                return (ring, result.map(|_| ()));
+            }
         }
+        (ring, Ok(()))
+    }
+
+    /// Moves out of the pipe, as far as there is something.
+    #[inline]
+    fn drain(&mut self, to: &mut IoTo<'_>) -> Result<(), Errno> {
+        let (rest, result) = self.copy_out(to);
+        self.ring = rest;
         if self.ring.len() == 0 && self.pages[1].is_some() {
             self.pages[1..].fill_with(|| None);
         }
-        Ok(())
+        result
     }
+}
+
+/// What becomes of bytes that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// They are gone.
+    Gone,
+    /// They stay, and are read again.
+    Stays,
 }
 
 /// What the two ends share.
@@ -184,7 +204,7 @@ impl Pipe {
     ///
     /// # Errors
     /// `EAGAIN`, `EFAULT`; [`Errno::RESTART_SYS`] after a signal.
-    pub fn read(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+    pub fn read(&self, to: &mut IoTo<'_>, transfer: &Transfer, after: After) -> Result<(), Errno> {
         if to.left() == 0 {
             return Ok(());
         }
@@ -192,15 +212,18 @@ impl Pipe {
             {
                 let mut buffer = self.buffer.lock();
                 let before = buffer.ring.len();
+                if before > 0 && after == After::Stays {
+                    return buffer.copy_out(to).1;
+                }
                 if before > 0 {
                     let result = buffer.drain(to);
-                    let after = buffer.ring.len();
-                    self.fill_bytes.store(after, Ordering::Release);
+                    let left = buffer.ring.len();
+                    self.fill_bytes.store(left, Ordering::Release);
                     drop(buffer);
                     if before > CAPACITY_BYTES - ATOMIC_BYTES {
                         self.writable.wake_one();
                     }
-                    if after > 0 {
+                    if left > 0 {
                         self.readable.wake_one();
                     }
                     return result;
@@ -321,7 +344,7 @@ impl Drop for PipeReader {
 
 impl File for PipeReader {
     fn read(&self, to: &mut IoTo<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
-        self.0.read(to, transfer)
+        self.0.read(to, transfer, After::Gone)
     }
 
     fn readiness(&self) -> u32 {

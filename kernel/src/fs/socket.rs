@@ -8,7 +8,7 @@ use orrery_core::errno::Errno;
 
 use super::file::{File, Transfer};
 use super::io::{IoFrom, IoTo};
-use super::pipe::Pipe;
+use super::pipe::{After, Pipe};
 use crate::sched::wait::WaitQueue;
 
 /// A direction, as a bit.
@@ -42,6 +42,19 @@ impl SocketEnd {
         Self { receive: receive.clone(), send: send.clone(), shut: AtomicU8::new(0) }
     }
 
+    /// Reads, or looks at, what has come.
+    ///
+    /// # Errors
+    /// As [`Pipe::read`].
+    pub fn receive(
+        &self,
+        to: &mut IoTo<'_>,
+        transfer: &Transfer,
+        after: After,
+    ) -> Result<(), Errno> {
+        self.receive.read(to, transfer, after)
+    }
+
     /// Ends one direction (shutdown(2)).
     pub fn shut_down(&self, direction: Direction) {
         let bit = direction as u8;
@@ -63,7 +76,7 @@ impl Drop for SocketEnd {
 
 impl File for SocketEnd {
     fn read(&self, to: &mut IoTo<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
-        self.receive.read(to, transfer)
+        self.receive.read(to, transfer, After::Gone)
     }
 
     fn write(&self, from: &mut IoFrom<'_>, transfer: &mut Transfer) -> Result<(), Errno> {

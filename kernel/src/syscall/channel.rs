@@ -14,6 +14,7 @@ use crate::fs::fifo::{Fifo, Kind};
 use crate::fs::file::Transfer;
 use crate::fs::inode::{Inode, Node};
 use crate::fs::io::{IoFrom, IoTo};
+use crate::fs::pipe::After;
 use crate::fs::socket::{self, Direction};
 use crate::mm::user;
 use crate::process::current;
@@ -59,15 +60,21 @@ fn make_pipe(to: u64, flags: u32) -> SysResult {
     install_pair(&[reader, writer], flags, to)
 }
 
+/// Bits of a socket's type that are no flags (`SOCK_TYPE_MASK` of Linux).
+const SOCKET_KINDS: u32 = 0xf;
+
 /// socketpair(2): `AF_UNIX` streams.
 pub fn socketpair(args: &Args) -> SysResult {
     let (family, kind, protocol) = (args[0] as u32, args[1] as u32, args[2] as u32);
     // `SOCK_NONBLOCK` and `SOCK_CLOEXEC` are the same numbers.
-    let flags = kind & (abi::O_NONBLOCK | abi::O_CLOEXEC);
+    let flags = kind & !SOCKET_KINDS;
+    if flags & !(abi::O_NONBLOCK | abi::O_CLOEXEC) != 0 {
+        return Err(Errno::EINVAL);
+    }
     if family != net::AF_UNIX {
         return Err(Errno::EAFNOSUPPORT);
     }
-    if kind & !flags != net::SOCK_STREAM {
+    if kind & SOCKET_KINDS != net::SOCK_STREAM {
         return Err(Errno::ESOCKTNOSUPPORT);
     }
     if protocol != 0 && protocol != net::AF_UNIX {
@@ -156,12 +163,14 @@ pub fn sendto(args: &Args) -> SysResult {
 /// recvfrom(2): nobody has an address.
 pub fn recvfrom(args: &Args) -> SysResult {
     let flags = args[3] as u32;
-    if flags & !net::MSG_DONTWAIT != 0 {
+    if flags & !(net::MSG_DONTWAIT | net::MSG_PEEK) != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    let file = socket_file(args[0])?;
+    let file = usable_file(args[0])?;
+    let socket = file.file().socket().ok_or(Errno::ENOTSOCK)?;
     let mut to = IoTo::program(args[1], io::transfer_len(args[1], args[2])?);
-    let result = file.file().read(&mut to, &mut transfer(&file, flags));
+    let after = if flags & net::MSG_PEEK != 0 { After::Stays } else { After::Gone };
+    let result = socket.receive(&mut to, &transfer(&file, flags), after);
     if let Err(why) = result
         && to.done() == 0
     {

@@ -9,7 +9,7 @@
 pub const PAGE_BYTES: usize = 4096;
 
 /// Positions in a ring.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Ring {
     capacity_bytes: usize,
     /// Where the oldest byte is; less than the capacity.
