@@ -163,8 +163,12 @@ fn is_wanted(process: &Process, child: &Arc<Process>, request: &Request, tree: &
     }
 }
 
-/// Whether the options admit such a child: those that end without SIGCHLD are "clone children".
+/// Whether the options admit such a child: those that end without SIGCHLD are "clone children". Nothing but its
+/// end is to be learnt of a zombie.
 fn is_eligible(child: &Process, request: &Request, tree: &Tree) -> bool {
+    if child.is_zombie(tree) && request.options & abi::WEXITED == 0 {
+        return false;
+    }
     let is_clone = u32::from(child.family.get(tree).exit_signal) != abi::SIGCHLD;
     request.options & abi::__WALL != 0 || is_clone == (request.options & abi::__WCLONE != 0)
 }
