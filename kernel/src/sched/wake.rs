@@ -79,18 +79,24 @@ pub fn wake_new(task: &Task) {
 
 fn wake_from(task: &Task, kind: Sleep) -> bool {
     if task.state.change(State::Sleeping(kind), State::Runnable) {
-        place(task, Enqueue::Wakeup);
+        place_woken(task);
         return true;
     }
     // Still on its CPU: it will find itself runnable and go on. Or it went to sleep just now.
     task.state.change(State::Preparing(kind), State::Runnable)
         || (task.state.change(State::Sleeping(kind), State::Runnable) && {
-            place(task, Enqueue::Wakeup);
+            place_woken(task);
             true
         })
 }
 
 /// Finds a CPU for a task that has just become runnable, and gets it there.
+#[inline(never)]
+fn place_woken(task: &Task) {
+    place(task, Enqueue::Wakeup);
+}
+
+#[inline(always)]
 fn place(task: &Task, why: Enqueue) {
     percpu::preempt_disable();
     {
@@ -99,7 +105,15 @@ fn place(task: &Task, why: Enqueue) {
         task.wake_seq.store(seq, Ordering::Relaxed);
         let cpu = choose(task);
         events::sched_wakeup(task.pid(), cpu as u8, seq);
-        send(NonNull::from(task), cpu, why, &irq);
+        // The most usual case, and the hottest: all of it in one function.
+        if cpu == percpu::cpu_id() && is_saved(task) {
+            let this = CPUS.of(cpu);
+            let mut queue = this.queue.lock_with(&irq);
+            let now = tsc::now();
+            admit_here(this, &mut queue, NonNull::from(task), (why, Reason::Wake), now, &irq);
+        } else {
+            send(NonNull::from(task), cpu, why, &irq);
+        }
     }
     preempt::enable();
 }
@@ -156,6 +170,18 @@ pub(super) fn drain_inbox(this: &Cpu, queue: &mut RunQueue, irq: &IrqOff) {
 /// The order against `balance::set_affinity`: here the task's CPU is stored, then its mask read;
 /// there the mask is stored, then the CPU read and its queue locked. One of the two sees the other.
 pub(super) fn admit(
+    this: &Cpu,
+    queue: &mut RunQueue,
+    task: NonNull<Task>,
+    why: (Enqueue, Reason),
+    now: u64,
+    irq: &IrqOff,
+) {
+    admit_here(this, queue, task, why, now, irq);
+}
+
+#[inline(always)]
+fn admit_here(
     this: &Cpu,
     queue: &mut RunQueue,
     task: NonNull<Task>,
