@@ -253,6 +253,7 @@ fn make_task(
             Some(part)
         },
     )?;
+    task.set_batch(me.is_batch());
     if let Some(thread) = thread::thread_of(&task) {
         let tid = number_in(&thread.process.namespace, &task);
         thread.tid.store(tid.into(), Ordering::Relaxed);

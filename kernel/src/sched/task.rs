@@ -189,6 +189,8 @@ pub struct Task {
     wake_priority: AtomicU8,
     /// Its nice value whenever it is in the fair class.
     nice: AtomicI8,
+    /// Whether a program has called it a batch task, which is one of the fair class like any other.
+    is_batch: AtomicBool,
     /// CPUs it may run on, a bit each. The entity's own mask is not used: this one is read
     /// without its queue's lock.
     pub(super) allowed: AtomicU64,
@@ -300,6 +302,7 @@ impl Task {
             inbox_link: Link::new(),
             arrival: AtomicU8::new(0),
             wake_priority: AtomicU8::new(wake_priority(spec.policy)),
+            is_batch: AtomicBool::new(false),
             nice: AtomicI8::new(match spec.policy {
                 Policy::Fair(nice) => nice.get(),
                 Policy::Fifo(_) | Policy::RoundRobin(_) => 0,
@@ -414,6 +417,16 @@ impl Task {
     /// It has another nice value, or will have when it is in the fair class again.
     pub(super) fn note_nice(&self, nice: Nice) {
         self.nice.store(nice.get(), Ordering::Relaxed);
+    }
+
+    /// Whether it is called a batch task. It makes no difference to the scheduler.
+    pub fn is_batch(&self) -> bool {
+        self.is_batch.load(Ordering::Relaxed)
+    }
+
+    /// Calls it a batch task, or not.
+    pub fn set_batch(&self, is_batch: bool) {
+        self.is_batch.store(is_batch, Ordering::Relaxed);
     }
 
     /// Its nice value; in the real-time class the one that it would have in the fair class.

@@ -4,7 +4,8 @@
 //! run time ([`lockdep`]):
 //!
 //! 1. what only tasks take, with interrupts on: `pid namespace` → `task numbers`; `spawn requests`,
-//!    `spawn order`, `spawn result`, `task body`, `channel`, `options`; `stack pool` → `page tables`
+//!    `spawn order`, `spawn result`, `task body`, `channel`, `options`; `stack pool` → `page tables`; `real timer slot` → `real timer` →
+//!    `alarm queue`
 //! 2. `wait queue`, `futex bucket` or `timer queue`: who waits is woken under them
 //! 3. `run queue`
 //! 4. the heap's own lock, which is no [`SpinLock`], then `frames`: under any of the first floor

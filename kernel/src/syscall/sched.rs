@@ -1,7 +1,7 @@
 //! How threads are scheduled: policy, nice value, CPUs.
 //!
-//! Linux's `SCHED_FIFO`, `SCHED_RR` and `SCHED_OTHER` are the kernel's own policies. Others, and flags, are
-//! `EINVAL`. Everybody is root, so that nothing is `EPERM`.
+//! Linux's `SCHED_FIFO`, `SCHED_RR` and `SCHED_OTHER` are the kernel's own policies, and `SCHED_BATCH` is
+//! another name of the last. Others, and flags, are `EINVAL`. Everybody is root, so that nothing is `EPERM`.
 
 use alloc::sync::Arc;
 
@@ -45,8 +45,9 @@ fn target(number: u64) -> Result<Arc<Task>, Errno> {
     lookup::thread(number as u32)
 }
 
-fn set_policy(task: &Task, policy: Policy) {
+fn set_policy(task: &Task, (number, policy): (u32, Policy)) {
     balance::set_policy(task, policy);
+    task.set_batch(number == abi::SCHED_BATCH);
     trace(task);
 }
 
@@ -56,8 +57,8 @@ fn trace(task: &Task) {
     task::trace_attributes_as(task, comm.as_str());
 }
 
-/// The policy with this number. The nice value is that which the thread has in the fair class.
-fn policy(number: u32, priority: u32, nice: Nice) -> Result<Policy, Errno> {
+/// The policy with this number, and the number. The nice value is that which the thread has in the fair class.
+fn policy(number: u32, priority: u32, nice: Nice) -> Result<(u32, Policy), Errno> {
     let real_time = || {
         u8::try_from(priority)
             .ok()
@@ -65,18 +66,20 @@ fn policy(number: u32, priority: u32, nice: Nice) -> Result<Policy, Errno> {
             .and_then(RtPriority::new)
             .ok_or(Errno::EINVAL)
     };
-    match number {
-        abi::SCHED_FIFO => Ok(Policy::Fifo(real_time()?)),
-        abi::SCHED_RR => Ok(Policy::RoundRobin(real_time()?)),
-        abi::SCHED_NORMAL if priority == 0 => Ok(Policy::Fair(nice)),
-        _ => Err(Errno::EINVAL),
-    }
+    let policy = match number {
+        abi::SCHED_FIFO => Policy::Fifo(real_time()?),
+        abi::SCHED_RR => Policy::RoundRobin(real_time()?),
+        abi::SCHED_NORMAL | abi::SCHED_BATCH if priority == 0 => Policy::Fair(nice),
+        _ => return Err(Errno::EINVAL),
+    };
+    Ok((number, policy))
 }
 
-fn policy_number(policy: Policy) -> u32 {
-    match policy {
+fn policy_number(task: &Task) -> u32 {
+    match task.policy() {
         Policy::Fifo(_) => abi::SCHED_FIFO,
         Policy::RoundRobin(_) => abi::SCHED_RR,
+        Policy::Fair(_) if task.is_batch() => abi::SCHED_BATCH,
         Policy::Fair(_) => abi::SCHED_NORMAL,
     }
 }
@@ -98,7 +101,7 @@ pub fn sched_setscheduler(args: &Args) -> SysResult {
 
 /// sched_getscheduler(2).
 pub fn sched_getscheduler(args: &Args) -> SysResult {
-    Ok(policy_number(target(args[0])?.policy()).into())
+    Ok(policy_number(&*target(args[0])?).into())
 }
 
 /// sched_setparam(2).
@@ -108,7 +111,7 @@ pub fn sched_setparam(args: &Args) -> SysResult {
     }
     let wanted: u32 = user::read(args[1])?;
     let task = target(args[0])?;
-    set_policy(&task, policy(policy_number(task.policy()), wanted, task.nice())?);
+    set_policy(&task, policy(policy_number(&task), wanted, task.nice())?);
     Ok(0)
 }
 
@@ -174,7 +177,7 @@ pub fn sched_getattr(args: &Args) -> SysResult {
     };
     let mut words = [0u32; ATTR_BYTES as usize / 4];
     words[0] = ATTR_BYTES;
-    words[1] = policy_number(policy);
+    words[1] = policy_number(&task);
     words[4] = nice.cast_unsigned();
     words[5] = priority(policy);
     user::write(at, &words)?;
