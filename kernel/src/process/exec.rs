@@ -17,7 +17,7 @@ use orrery_core::errno::Errno;
 use orrery_core::exec::elf::{HEADER_BYTES, Header, Plan, Segment};
 use orrery_core::exec::stack::{self, Facts, Stack};
 
-use super::group::{Program, State};
+use super::group::{Process, Program, State};
 use super::thread::{self, Comm, Thread};
 use super::wait::Status;
 use super::{attribute, clone, current, exit, futex, signal, tree};
@@ -113,15 +113,21 @@ fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
 /// Goes on with a program that another thread has handed over, if there is one. By the leader.
 pub(super) fn adopt_handover() {
     let thread = current();
-    let process = &thread.process;
-    let is_running = process.family.get(&tree::lock()).state == State::Running;
-    let Some(handover) = process.handover.lock().take().filter(|_| is_running) else { return };
-    exit::wait_until_alone(process);
-    let Handover { image, files, fs, signals } = *handover;
+    let Some(Handover { image, files, fs, signals }) = take_handover(&thread.process) else {
+        return;
+    };
+    exit::wait_until_alone(&thread.process);
     *thread.files.lock() = Some(files);
     *thread.fs.lock() = Some(fs);
     signal::adopt(thread, signals);
     begin(thread, image)
+}
+
+/// Out of its box, which would stay behind: who adopts the program never returns.
+fn take_handover(process: &Process) -> Option<Handover> {
+    let handover = process.handover.lock().take()?;
+    let is_running = process.family.get(&tree::lock()).state == State::Running;
+    is_running.then_some(*handover)
 }
 
 /// Takes the new program over. The running thread is alone in its process.

@@ -45,16 +45,10 @@ pub fn out_of_memory(thread: &Thread) {
     begin_group_exit(&thread.process, Status::signalled(abi::SIGKILL));
 }
 
-/// `exit(2)`: ends the running thread; if it is the last of its process, that with this code.
+/// `exit(2)`: ends the running thread. Where nothing else ends the process, the last code is its status.
 pub fn exit_with(code: i32) -> ! {
     let process = &current().process;
-    {
-        let mut tree = tree::lock();
-        let family = process.family.get_mut(&mut tree);
-        if family.threads.len() == 1 && family.state == State::Running {
-            family.state = State::Exiting(Status::exited(code));
-        }
-    }
+    process.family.get_mut(&mut tree::lock()).last_status = Status::exited(code);
     exit_thread()
 }
 
@@ -130,8 +124,7 @@ fn leave_group(process: &Arc<Process>, task: &Task) -> Option<Ends> {
     }
     let status = match family.state {
         State::Exiting(status) | State::Zombie(status) => status,
-        // The last of several threads, none of which ended the process.
-        State::Running => Status::exited(0),
+        State::Running => family.last_status,
     };
     let gone = core::mem::take(&mut family.threads);
     family.state = State::Zombie(status);

@@ -93,6 +93,8 @@ pub struct Family {
     pub leader: Option<JoinHandle>,
     /// What becomes of it.
     pub state: State,
+    /// How the last of its threads that has ended by itself has.
+    pub last_status: Status,
     /// The signal that its parent gets when it has ended; 0 for none.
     pub exit_signal: u8,
     /// Number of its process group, in the root namespace.
@@ -131,6 +133,7 @@ impl Process {
                 threads: Vec::new(),
                 leader: None,
                 state: State::Running,
+                last_status: Status::exited(0),
                 exit_signal: 0,
                 group: 0,
                 session: 0,

@@ -78,10 +78,11 @@ fn heed_interruptions(frame: &mut Frame) {
             exit::exit_group(wait::Status::signalled(linux_raw_sys::general::SIGKILL));
         }
         task.interruptions.fetch_and(!interruption::SIGNAL, Ordering::SeqCst);
-        exec::adopt_handover();
         if thread.is_doomed() {
             exit::exit_thread();
         }
+        // Only the leader comes here while there is one: the others are doomed.
+        exec::adopt_handover();
         signal::deliver(thread, frame);
         frame.leave_by_iret();
         irq::disable();
