@@ -170,8 +170,12 @@ fn relations(task: &Task) -> Relations {
     let process: &Process = &thread.process;
     let tree = tree::lock();
     let family = process.family.get(&tree);
-    let parent = process.parent(&tree);
-    let parent = parent.map_or(0, |parent| parent.number_in(namespace(), &tree));
+    // Who is seen here and is as deep is in the same namespace.
+    let parent = if process.namespace.level() == namespace().level() {
+        process.parent_tgid()
+    } else {
+        process.parent(&tree).map_or(0, |parent| parent.number_in(namespace(), &tree))
+    };
     let relations = Relations {
         tgid: process.number_in(namespace(), &tree),
         parent,
