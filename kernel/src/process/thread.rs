@@ -135,6 +135,19 @@ impl Thread {
             .expect("a thread that runs has an address space")
     }
 
+    /// The open files of the running thread, without a reference of their own.
+    ///
+    /// # Safety
+    /// The caller is the thread itself and uses them only until it replaces them: no other ever does.
+    ///
+    /// # Panics
+    /// Once it exits.
+    #[inline(always)]
+    pub unsafe fn files_unlocked(&self) -> &Arc<Files> {
+        // SAFETY: the thread alone changes it, and does not now (caller); others only read.
+        unsafe { &*self.files.data_ptr() }.as_ref().expect("a thread that runs has files")
+    }
+
     /// The open files of the running thread.
     ///
     /// # Panics

@@ -5,18 +5,21 @@
 //!
 //! ```text
 //!   waiter                                waker
-//!   state = Preparing      (SeqCst)       make the condition true
+//!   on the queue, which is occupied       make the condition true
+//!   state = Preparing      (SeqCst)       fence; is the queue occupied?
 //!   condition()?  no                      lock the queue, take the waiter off it
 //!   sleep_prepared()                      state: Preparing → Runnable: it will not sleep
 //!                                                Sleeping  → Runnable: enqueue it
 //! ```
 //!
-//! Waiters lie on their tasks' stacks, those of a [`WaitSet`] on the heap. A waiter is taken off the queue, under its lock, by
-//! whoever wakes it or by itself when it goes on, so none is left when its stack frame goes.
+//! Waiters lie on their tasks' stacks, those of a [`WaitSet`] on the heap. A waiter is taken off the
+//! queue, under its lock, by whoever wakes it or by itself when it goes on, so none is left when its
+//! memory goes.
 
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 use super::task::{Sleep, State, Task, current};
 use super::{switch, timer, wake};
@@ -91,13 +94,15 @@ unsafe impl Send for Waiters {}
 /// Tasks that wait for something.
 pub struct WaitQueue {
     waiters: SpinLock<Waiters>,
+    /// Whether there are any, for wakers that find none. Written under the lock.
+    is_occupied: AtomicBool,
 }
 
 impl WaitQueue {
     /// A queue that nobody waits on.
     pub const fn new() -> Self {
         let waiters = Waiters { first: ptr::null(), last: ptr::null() };
-        Self { waiters: SpinLock::new("wait queue", waiters) }
+        Self { waiters: SpinLock::new("wait queue", waiters), is_occupied: AtomicBool::new(false) }
     }
 
     /// Sleeps until `condition` holds. It is called with nothing held, several times.
@@ -134,12 +139,7 @@ impl WaitQueue {
             switch::sleep_prepared();
         };
         task.state.set(State::Runnable);
-        let was_woken = {
-            let mut waiters = self.waiters.lock_irq();
-            let was_woken = !waiter.queued.get();
-            waiters.remove(&waiter);
-            was_woken
-        };
+        let was_woken = self.leave(&waiter);
         if mode.deadline_ticks.is_some() {
             timer::disarm();
         }
@@ -153,7 +153,24 @@ impl WaitQueue {
     fn prepare(&self, waiter: &Waiter, sleep: Sleep) {
         let mut waiters = self.waiters.lock_irq();
         waiters.insert(waiter);
+        self.is_occupied.store(true, Ordering::Relaxed);
         current().state.set(State::Preparing(sleep));
+    }
+
+    /// Puts a waiter on the queue. A fence has to follow.
+    fn enter(&self, waiter: &Waiter) {
+        let mut waiters = self.waiters.lock_irq();
+        waiters.insert(waiter);
+        self.is_occupied.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes a waiter off the queue. True if it was woken, so that it was off already.
+    fn leave(&self, waiter: &Waiter) -> bool {
+        let mut waiters = self.waiters.lock_irq();
+        let was_woken = !waiter.queued.get();
+        waiters.remove(waiter);
+        self.is_occupied.store(!waiters.first.is_null(), Ordering::Relaxed);
+        was_woken
     }
 
     /// Wakes all shared waiters, and the first exclusive one. True if there was anyone.
@@ -166,7 +183,15 @@ impl WaitQueue {
         self.wake(usize::MAX)
     }
 
-    fn wake(&self, mut exclusive: usize) -> bool {
+    #[inline]
+    fn wake(&self, exclusive: usize) -> bool {
+        // Between what makes the condition true and this look. A waiter has the fence of its change of state
+        // between its place in the queue and its last look at the condition: one of the two sees the other.
+        fence(Ordering::SeqCst);
+        self.is_occupied.load(Ordering::Relaxed) && self.wake_queued(exclusive)
+    }
+
+    fn wake_queued(&self, mut exclusive: usize) -> bool {
         let mut waiters = self.waiters.lock_irq();
         let mut any = false;
         // SAFETY: a queued waiter's frame lives until the waiter has left the queue, under the
@@ -185,6 +210,7 @@ impl WaitQueue {
             // this lock.
             wake::wake(unsafe { task.as_ref() });
         }
+        self.is_occupied.store(!waiters.first.is_null(), Ordering::Relaxed);
         any
     }
 
@@ -240,11 +266,13 @@ impl<'q> WaitSet<'q> {
             timer::arm(deadline);
         }
         let result = loop {
-            // First the state, then the places: whoever finds one finds a task that it can wake.
+            // First the state, then the places: whoever finds one finds a task that it can wake, and a wake
+            // that comes before all are taken is not forgotten.
             task.state.set(State::Preparing(sleep));
             for (queue, waiter) in &self.places {
-                queue.waiters.lock_irq().insert(waiter);
+                queue.enter(waiter);
             }
+            fence(Ordering::SeqCst);
             if condition() {
                 break Ok(());
             }
@@ -255,7 +283,7 @@ impl<'q> WaitSet<'q> {
         };
         task.state.set(State::Runnable);
         for (queue, waiter) in &self.places {
-            queue.waiters.lock_irq().remove(waiter);
+            queue.leave(waiter);
         }
         if deadline_ticks.is_some() {
             timer::disarm();

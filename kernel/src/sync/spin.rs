@@ -91,6 +91,12 @@ impl<T: ?Sized> SpinLock<T> {
         self.name
     }
 
+    /// Where the value is, for those who know that nobody changes it meanwhile.
+    #[inline(always)]
+    pub fn data_ptr(&self) -> *mut T {
+        self.value.get()
+    }
+
     /// The value, without the lock.
     ///
     /// # Safety

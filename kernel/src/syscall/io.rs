@@ -7,13 +7,14 @@ use linux_raw_sys::general as abi;
 use linux_raw_sys::general::iovec;
 use orrery_core::signal::Signal;
 
-use super::descriptor::{file, usable_file};
+use super::descriptor::usable_file;
 use super::{Args, Errno, SysResult};
 use crate::arch::user::WINDOW_END;
 use crate::fs::OpenFile;
 use crate::fs::inode::Node;
 use crate::fs::io::{IoFrom, IoTo, Segment};
 use crate::mm::user;
+use crate::process::current;
 use crate::process::signal::send_to_self;
 
 /// Most bytes that one call moves, as on Linux.
@@ -53,18 +54,28 @@ fn written(result: Result<usize, Errno>) -> SysResult {
     }
 }
 
+/// Transfers bytes from or to the file of a descriptor.
+#[inline]
+fn on_file<R>(fd: u64, transfer: impl FnOnce(&OpenFile) -> Result<R, Errno>) -> Result<R, Errno> {
+    // SAFETY: the running thread's, which transfers and replaces nothing meanwhile. Nor does a transfer change
+    // descriptors; that is true of all in this module that come here.
+    unsafe { current().files_unlocked().with(fd as i32, transfer) }
+}
+
 /// read(2).
 pub fn read(args: &Args) -> SysResult {
-    let file = file(args[0])?;
-    let mut to = IoTo::program(args[1], transfer_len(args[1], args[2])?);
-    Ok(file.read(&mut to)? as u64)
+    on_file(args[0], |file| {
+        let mut to = IoTo::program(args[1], transfer_len(args[1], args[2])?);
+        Ok(file.read(&mut to)? as u64)
+    })
 }
 
 /// write(2).
 pub fn write(args: &Args) -> SysResult {
-    let file = file(args[0])?;
-    let mut from = IoFrom::program(args[1], transfer_len(args[1], args[2])?);
-    written(file.write(&mut from))
+    on_file(args[0], |file| {
+        let mut from = IoFrom::program(args[1], transfer_len(args[1], args[2])?);
+        written(file.write(&mut from))
+    })
 }
 
 /// pread64(2).
@@ -120,17 +131,19 @@ fn with_segments<R>(
 
 /// readv(2).
 pub fn readv(args: &Args) -> SysResult {
-    let file = file(args[0])?;
-    with_segments(args[1], args[2], |segments| {
-        Ok(file.read(&mut IoTo::program_segments(segments))? as u64)
+    on_file(args[0], |file| {
+        with_segments(args[1], args[2], |segments| {
+            Ok(file.read(&mut IoTo::program_segments(segments))? as u64)
+        })
     })
 }
 
 /// writev(2).
 pub fn writev(args: &Args) -> SysResult {
-    let file = file(args[0])?;
-    with_segments(args[1], args[2], |segments| {
-        written(file.write(&mut IoFrom::program_segments(segments)))
+    on_file(args[0], |file| {
+        with_segments(args[1], args[2], |segments| {
+            written(file.write(&mut IoFrom::program_segments(segments)))
+        })
     })
 }
 
@@ -176,7 +189,7 @@ fn write_vector_at(args: &Args, at: u64) -> SysResult {
 
 /// lseek(2).
 pub fn lseek(args: &Args) -> SysResult {
-    file(args[0])?.seek(args[1].cast_signed(), args[2] as u32)
+    on_file(args[0], |file| file.seek(args[1].cast_signed(), args[2] as u32))
 }
 
 /// sendfile(2).
