@@ -407,6 +407,10 @@ fn cmdline(options: &Options, app: Option<&App>) -> Result<String> {
     if let Some(seed) = options.seed.or(options.icount.then_some(1)) {
         words.push(format!("seed={seed}"));
     }
+    if options.icount {
+        // A figure is then the same whatever the seed.
+        words.push("aslr=off".into());
+    }
     // A halt races with QEMU's main loop: about one run in thirty has a timer a few instructions late.
     // Polling costs a third more of the host's time and repeats exactly.
     match options.idle.or(options.icount.then_some(Idle::Poll)) {
@@ -472,7 +476,7 @@ mod tests {
         );
         assert_eq!(
             cmdline(&options("--icount"), None).unwrap(),
-            "trace=all trace_mode=stream trace_out=virtio seed=1 idle=poll workload=mixed"
+            "trace=all trace_mode=stream trace_out=virtio seed=1 aslr=off idle=poll workload=mixed"
         );
         let mut given = options("");
         given.workload = Some("storm trace=off".into());

@@ -245,7 +245,6 @@ fn map(
         map_segment(&space, file, segment, base, &mut tails)?;
     }
     space.begin_break(base + span.end + random_pages() % (RANDOM_PAGES >> 8) * PAGE);
-    let vdso = time::vdso::map(&space)?;
     let top = STACK_TOP - random_pages() * PAGE;
     space.map(&MapRequest {
         hint: top - STACK_BYTES,
@@ -256,6 +255,7 @@ fn map(
         flags: AreaFlags::STACK,
     })?;
     space.move_map_base(random_pages() * PAGE);
+    let vdso = time::vdso::map(&space)?;
     let facts = Facts {
         headers_address: plan.headers_address.map_or(0, |at| base + at),
         headers_count: plan.headers_count.into(),

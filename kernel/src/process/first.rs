@@ -1,7 +1,7 @@
 //! The first program: where it comes from, and what its end means.
 //!
-//! It is the ancestor of all others: it inherits the orphans, and when it ends the others are killed. Its
-//! parent is nobody, so the kernel's own `init` awaits and buries it.
+//! It is the ancestor of all others, and when it ends they are killed. Its parent is nobody, so the kernel's own
+//! `init` awaits and buries it; orphans are `init`'s as well.
 
 use alloc::boxed::Box;
 use alloc::string::String;

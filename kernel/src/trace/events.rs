@@ -153,11 +153,11 @@ events! {
     /// The process of thread `pid` is killed because memory has run out.
     Process "process": oom_kill / oom_kill_at { pid: u32 }
     /// Address space `space` is forked; the copy is `child`.
-    Task "task": mm_fork / mm_fork_at { space: u32, child: u32 }
+    Memory "memory": mm_fork / mm_fork_at { space: u32, child: u32 }
     /// CPUs `cpus` (a bit each) are told to forget `pages` translations; 2^32 - 1 is all.
-    Fault "fault": tlb_shootdown / tlb_shootdown_at { cpus: u64, pages: u32 }
+    Memory "memory": tlb_shootdown / tlb_shootdown_at { cpus: u64, pages: u32 }
     /// No memory is left for what address space `space` touches at `address`.
-    Fault "fault": oom / oom_at { space: u32, address: u64 }
+    Memory "memory": oom / oom_at { space: u32, address: u64 }
     /// The process `pid` is sent a signal, with this `si_code`.
     Signal "signal": signal_generate / signal_generate_at { pid: u32, signal: u8, code: i32 }
     /// The running thread takes a signal; `handler` is the address of what it runs, 0 for the default action.
