@@ -59,13 +59,37 @@ impl<'a> Cursor<'a> {
 
     /// Moves up to `len_bytes` bytes; `step` moves a run of them (the address, the offset among these
     /// bytes, how many) and returns how many it has moved before it failed.
-    #[inline]
+    #[inline(always)]
     fn transfer(
         &mut self,
         len_bytes: usize,
         mut step: impl FnMut(Owner, u64, usize, usize) -> usize,
     ) -> Result<usize, Errno> {
         let len_bytes = len_bytes.min(self.left_bytes);
+        if len_bytes > self.now.len_bytes {
+            return self.transfer_many(len_bytes, step);
+        }
+        let done = step(self.owner, self.now.address, 0, len_bytes);
+        self.advance(done);
+        if done < len_bytes { Err(Errno::EFAULT) } else { Ok(done) }
+    }
+
+    /// Notes that so many bytes of the current segment have been moved.
+    #[inline(always)]
+    fn advance(&mut self, done: usize) {
+        self.now.address += done as u64;
+        self.now.len_bytes -= done;
+        self.left_bytes -= done;
+        self.done_bytes += done;
+    }
+
+    /// [`Self::transfer`] of bytes that are in more than one segment.
+    #[cold]
+    fn transfer_many(
+        &mut self,
+        len_bytes: usize,
+        mut step: impl FnMut(Owner, u64, usize, usize) -> usize,
+    ) -> Result<usize, Errno> {
         let mut moved = 0;
         while moved < len_bytes {
             while self.now.len_bytes == 0 {
@@ -75,10 +99,7 @@ impl<'a> Cursor<'a> {
             }
             let run = self.now.len_bytes.min(len_bytes - moved);
             let done = step(self.owner, self.now.address, moved, run);
-            self.now.address += done as u64;
-            self.now.len_bytes -= done;
-            self.left_bytes -= done;
-            self.done_bytes += done;
+            self.advance(done);
             moved += done;
             if done < run {
                 return Err(Errno::EFAULT);
@@ -131,7 +152,8 @@ impl<'a> IoTo<'a> {
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         self.cursor.transfer(bytes.len(), |owner, to, offset, len| {
-            let bytes = &bytes[offset..offset + len];
+            // Inside, by the contract of `transfer`; where that is broken nothing is moved.
+            let Some(bytes) = bytes.get(offset..offset + len) else { return 0 };
             match owner {
                 Owner::Program => uaccess::copy_out_partly(to, bytes),
                 Owner::Kernel => {
@@ -200,7 +222,7 @@ impl<'a> IoFrom<'a> {
     #[inline]
     pub fn take(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
         self.cursor.transfer(bytes.len(), |owner, from, offset, len| {
-            let bytes = &mut bytes[offset..offset + len];
+            let Some(bytes) = bytes.get_mut(offset..offset + len) else { return 0 };
             match owner {
                 Owner::Program => uaccess::copy_in_partly(bytes, from),
                 Owner::Kernel => {
