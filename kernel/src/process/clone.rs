@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use linux_raw_sys::general as abi;
 use orrery_core::errno::Errno;
@@ -132,7 +132,7 @@ pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
     request.check()?;
     let parent = current();
     if !request.has(THREAD) {
-        if sched::current().is_interrupted() {
+        if must_restart(parent) {
             return Err(Errno::RESTART_ALWAYS);
         }
         check_process_limit(parent)?;
@@ -168,6 +168,22 @@ pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
         vfork.wait();
     }
     Ok(number.into())
+}
+
+/// How many times in a row a signal may make a fork begin anew.
+const MAX_RESTARTS: u32 = 8;
+
+/// Whether the caller has a signal to look at before it may have another child, which a signal to both would
+/// miss. Where signals come faster than they are handled, the fork is made after a few attempts all
+/// the same; not if the caller is to end.
+fn must_restart(parent: &Thread) -> bool {
+    if !sched::current().is_interrupted() {
+        parent.fork_restarts.store(0, Ordering::Relaxed);
+        return false;
+    }
+    let restarts = parent.fork_restarts.load(Ordering::Relaxed);
+    parent.fork_restarts.store(restarts.saturating_add(1), Ordering::Relaxed);
+    restarts < MAX_RESTARTS || parent.is_doomed()
 }
 
 /// A new task's number as seen from `namespace`; 0 if it is not seen there.
@@ -239,6 +255,7 @@ fn make_task(
                 clear_child_tid: AtomicU64::new(clear_child_tid(request)),
                 robust_list: AtomicU64::new(0),
                 comm: SpinLock::new("thread's name", comm),
+                fork_restarts: AtomicU32::new(0),
                 is_doomed: AtomicBool::new(false),
                 vfork_done: SpinLock::new("vfork", vfork_done),
                 set_child_tid: AtomicU64::new(if request.has(CHILD_SETTID) {
@@ -345,7 +362,7 @@ fn join_family(
         } else {
             Some(parent.process.clone())
         };
-        if sched::current().is_interrupted() {
+        if must_restart(parent) {
             kinship = Kinship::None;
         }
         let family = process.family.get_mut(&mut tree);

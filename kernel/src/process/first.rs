@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
 use linux_raw_sys::general as abi;
@@ -126,6 +126,7 @@ fn start(command: Command) -> Result<Arc<Process>, Errno> {
                 clear_child_tid: AtomicU64::new(0),
                 robust_list: AtomicU64::new(0),
                 comm: SpinLock::new("thread's name", Comm::new(b"program")),
+                fork_restarts: AtomicU32::new(0),
                 is_doomed: AtomicBool::new(false),
                 set_child_tid: AtomicU64::new(0),
                 vfork_done: SpinLock::new("vfork", None),

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::any::Any;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::group::Process;
 use super::{signal, tree};
@@ -93,6 +93,8 @@ pub struct Thread {
     pub robust_list: AtomicU64,
     /// Its name.
     pub comm: SpinLock<Comm>,
+    /// How many times in a row its fork was made to begin anew; used by itself.
+    pub fork_restarts: AtomicU32,
     /// Set when it must go before it returns to ring 3.
     pub is_doomed: AtomicBool,
     /// Where it writes its number when it begins (`CLONE_CHILD_SETTID`); 0 for nowhere.

@@ -202,9 +202,10 @@ fn signal_storm() {
                 loop {
                     let number = [libc::SIGUSR1, libc::SIGUSR2, 40][random.below(3) as usize];
                     let _ = kill(me, number);
-                    if random.below(4) == 0 {
-                        let _ = sys!(SYS_sched_yield);
-                    }
+                    // Real-time signals queue: sent faster than they are handled, they would leave the
+                    // receiver no time for anything else.
+                    let pause = [0u64, 200_000 + random.below(200_000) as u64];
+                    let _ = sys!(SYS_nanosleep, pause.as_ptr(), 0);
                 }
             })
         })
