@@ -8,7 +8,7 @@
 //! 1. [`arch`]: all that knows x86-64
 //! 2. [`sync`]: spinlocks, preemption off
 //! 3. [`boot`], [`mm`], [`drivers`]: what the loader told, memory, devices
-//! 4. [`trace`], [`console`]: events, packets, text
+//! 4. [`trace`], [`console`]: events, packets, text; [`options`], [`random`]: the command line, and numbers
 //! 5. [`sched`]: tasks, run queues, the switch, wakeups, timers, wait queues
 //! 6. [`task`]: birth, numbers, death
 //! 7. [`fs`], [`process`], [`time`]: files, and what makes a task one of a program's
@@ -16,8 +16,13 @@
 //! 9. [`panic`], [`power`], [`watchdog`]: how it ends
 //! 10. [`app`], [`workloads`], [`init`]: what it is all for
 //!
-//! Where floors 4 and 5 meet they know each other: events are recorded by the scheduler, and the
-//! trace's drain is a task.
+//! Some know each other across floors:
+//! - [`arch`] maps its devices and takes stacks from [`mm`], and before there is anything else it ends by
+//!   [`boot`] and [`drivers`];
+//! - [`mm::space`](mm) records events and has other CPUs flush, through [`sched`];
+//! - events are recorded by the scheduler, while the trace's drain is a task, readers and writers of the console
+//!   sleep, and the command line sets how [`sched`] idles;
+//! - [`sched`] ends in [`task`] what returns, starts its work queue at interrupt exit, and tells the [`watchdog`].
 //!
 //! Logic that needs no hardware is in the crate `orrery_core`. The boot story is `main.rs`; start
 //! reading there.

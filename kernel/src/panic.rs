@@ -29,6 +29,9 @@ fn on_panic(info: &PanicInfo<'_>) -> ! {
 /// [`crate::arch::Hooks::fatal_exception`].
 pub fn on_exception(frame: &Frame) -> ! {
     let address = exception::fault_address();
+    if frame.vector == exception::PAGE_FAULT && !PANICKING.load(Ordering::Relaxed) {
+        events::page_fault(address, frame.rip, frame.error_code as u32);
+    }
     if frame.vector == exception::PAGE_FAULT || frame.vector == exception::DOUBLE_FAULT {
         let what = if stack::overflow_at(address) { "kernel stack overflow" } else { frame.name() };
         let error = frame.error_code;
@@ -41,13 +44,6 @@ pub fn on_exception(frame: &Frame) -> ! {
     }
     let (name, error) = (frame.name(), frame.error_code);
     die(Ending::Panic, None, Some(frame), format_args!("{name}, error code {error:#x}"))
-}
-
-/// Leaves an event of a page fault in the kernel's own memory, which is a bug.
-pub fn note_page_fault(frame: &Frame, address: u64) {
-    if !PANICKING.load(Ordering::Relaxed) {
-        events::page_fault(address, frame.rip, frame.error_code as u32);
-    }
 }
 
 /// [`crate::arch::Hooks::stop`]: another CPU panics. Leaves what this one did for the other to tell.

@@ -8,6 +8,8 @@
 
 mod app;
 mod build;
+#[cfg(test)]
+mod docs;
 mod image;
 mod program;
 mod programs;

@@ -67,7 +67,6 @@ fn signal_for(thread: &Thread, frame: &Frame, address: u64, fault: SpaceFault) {
 /// its memory is always mapped.
 pub fn on_kernel_page_fault(frame: &mut Frame, address: u64) -> bool {
     if !uaccess::is_user_access(frame) {
-        crate::panic::note_page_fault(frame, address);
         return false;
     }
     let Some(thread) = try_current() else { return false };
