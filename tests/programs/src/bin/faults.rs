@@ -2,8 +2,8 @@
 
 use std::arch::asm;
 
-use programs::process::{ending, exit_now, id, pipe, read, write};
-use programs::{memory, say, signal, sys};
+use programs::process::{Status, ending, exit_now, id, pipe, read, write};
+use programs::{check, memory, say, signal, sys};
 
 fn main() {
     programs::main(&[
@@ -56,6 +56,12 @@ fn fault(what: &str, body: impl Fn()) {
         0
     });
     say!("  {handled}, {plain}");
+}
+
+/// What some emulated CPUs leave out: nothing, or this signal.
+fn either(status: Status, number: i32, what: &str) {
+    let signalled = libc::WIFSIGNALED(status.0) && libc::WTERMSIG(status.0) == number;
+    check!(status.exited_with(0) || signalled, "{what}: {status}");
 }
 
 fn segv() {
@@ -143,19 +149,20 @@ fn arithmetic() {
             asm!("mov ecx, -1", "idiv ecx", out("ecx") _, inout("eax") i32::MIN => _, inout("edx") -1 => _);
         }
     });
-    for (name, control) in [("divide", 0x1f80 & !0x200u32), ("invalid", 0x1f80 & !0x80)] {
-        fault(&format!("vector {name}"), || {
-            // SAFETY: changes only what is declared, and faults.
-            unsafe {
-                asm!(
-                    "sub rsp, 8", "mov [rsp], {control:e}", "ldmxcsr [rsp]", "add rsp, 8",
-                    "mov eax, 0x3f800000", "movd xmm0, eax", "xorps xmm1, xmm1",
-                    "test {control:e}, 0x200", "jz 2f", "movaps xmm0, xmm1", "2:", "divss xmm0, xmm1",
-                    control = in(reg) control, out("eax") _, out("xmm0") _, out("xmm1") _,
-                );
-            }
-        });
-    }
+    // Not every emulated CPU raises these; one that does must be understood.
+    let status = ending(|| {
+        let control = 0x1f80u32 & !0x200;
+        // SAFETY: changes only what is declared, and may fault.
+        unsafe {
+            asm!(
+                "sub rsp, 8", "mov [rsp], {control:e}", "ldmxcsr [rsp]", "add rsp, 8",
+                "mov eax, 0x3f800000", "movd xmm0, eax", "xorps xmm1, xmm1", "divss xmm0, xmm1",
+                control = in(reg) control, out("eax") _, out("xmm0") _, out("xmm1") _,
+            );
+        }
+        0
+    });
+    either(status, libc::SIGFPE, "vector divide");
     fault("x87 divide", || {
         // SAFETY: changes the x87 state, which Rust does not use, and faults.
         unsafe {
@@ -197,10 +204,6 @@ fn trap() {
         // SAFETY: sets TF, so that the instruction after POPFQ traps.
         unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop") };
     });
-    fault("int1", || {
-        // SAFETY: traps.
-        unsafe { asm!(".byte 0xf1") };
-    });
 }
 
 fn privileged() {
@@ -239,25 +242,27 @@ fn privileged() {
 }
 
 fn alignment() {
-    fault("vector not aligned", || {
+    let status = ending(|| {
         let block = [0u8; 64];
         let odd = std::hint::black_box(&block).as_ptr().align_offset(16) + 1;
-        // SAFETY: reads within the block, and faults.
+        // SAFETY: reads within the block, and may fault.
         unsafe {
             asm!("movaps xmm0, [{}]", in(reg) block.as_ptr().wrapping_add(odd), out("xmm0") _)
         };
+        0
     });
+    either(status, libc::SIGSEGV, "vector not aligned");
     // No handler: it would begin with AC set and fault in turn.
     let status = ending(|| {
         let block = [0u64; 4];
         let odd = std::hint::black_box(&block).as_ptr().cast::<u8>().wrapping_add(1);
-        // SAFETY: sets AC, so that the read faults.
+        // SAFETY: sets AC, so that the read may fault.
         unsafe {
             asm!("pushfq", "or qword ptr [rsp], 0x40000", "popfq", "mov {0}, [{0}]", inout(reg) odd => _);
         }
         0
     });
-    say!("alignment check: {status}");
+    either(status, libc::SIGBUS, "alignment check");
 }
 
 #[expect(unconditional_recursion, reason = "the stack is to overflow")]
@@ -280,7 +285,9 @@ fn stack() {
             asm!("mov rsp, {}", "push rax", in(reg) 0x8000_0000_0000_0000u64, options(noreturn))
         };
     });
-    say!("stack pointer not canonical: {status}");
+    // A stack fault, or a general protection fault where the CPU does not tell them apart.
+    let number = libc::WTERMSIG(status.0);
+    check!(matches!(number, libc::SIGBUS | libc::SIGSEGV), "stack pointer not canonical: {status}");
     // A handler without a stack to run on.
     let status = ending(|| {
         signal::handle(libc::SIGUSR1, tell, 0, &[]).unwrap();

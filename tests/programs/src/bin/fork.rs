@@ -238,8 +238,9 @@ fn grandchild() {
         0
     });
     let inner = i32::from_le_bytes(read(input, 4).unwrap().try_into().unwrap());
-    say!("{:?}", try_wait(inner, 0).err());
+    let error = try_wait(inner, 0).err();
     say!("{}", wait(child));
+    say!("{error:?}");
     close(input);
     close(output);
 }

@@ -36,12 +36,15 @@ fn parent() -> u64 {
 
 fn numbers() {
     let child = new_namespace(|| {
+        let go = Baton::new();
         let inner = spawn(|| {
+            go.await_pass();
             say!("I am {} and my parent is {}", id(), parent());
             0
         });
         say!("I am {} and my parent is {}; my child is {inner}", id(), parent());
         say!("thread {}", value(sys!(SYS_gettid)));
+        go.pass();
         say!("{}", wait(inner));
         let more: Vec<i32> = (0..3).map(|_| spawn(|| 0)).collect();
         say!("{more:?}");

@@ -190,7 +190,12 @@ fn groups() {
 
 /// Stops and continuations seen through waitid, which can look without taking.
 fn queries() {
-    let child = spawn(|| raise_and(libc::SIGSTOP));
+    let go = Baton::new();
+    let child = spawn(|| {
+        let status = raise_and(libc::SIGSTOP);
+        go.await_pass();
+        status
+    });
     for options in [
         libc::WSTOPPED | libc::WNOWAIT,
         libc::WSTOPPED,
@@ -211,6 +216,7 @@ fn queries() {
     let mut info = [0i32; 32];
     let result = sys!(SYS_waitid, libc::P_PID, child, &mut info, libc::WCONTINUED, 0);
     say!("{} code {} status {}", value(result), info[2], info[6]);
+    go.pass();
     check!(id() != child, "the child is me");
     say!("{}", wait(child));
 }
