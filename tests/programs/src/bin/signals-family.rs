@@ -170,8 +170,9 @@ fn groups() {
     for _ in 0..4 {
         baton.await_pass();
     }
-    say!("kill: {}", value(kill(-leader, libc::SIGTERM)));
-    say!("{}", wait(leader));
+    let killed = kill(-leader, libc::SIGTERM);
+    let status = wait(leader);
+    say!("kill: {}, {status}", value(killed));
     say!("empty group: {}", value(kill(-leader, libc::SIGTERM)));
     // To one's own group.
     let child = spawn(|| {
