@@ -35,7 +35,6 @@ const USER_FLAGS: RFlags = RFlags::CARRY_FLAG
     .union(RFlags::DIRECTION_FLAG)
     .union(RFlags::OVERFLOW_FLAG)
     .union(RFlags::RESUME_FLAG)
-    .union(RFlags::NESTED_TASK)
     .union(RFlags::ALIGNMENT_CHECK)
     .union(RFlags::ID);
 /// The bit that is always set (SDM vol. 1, 3.4.3).

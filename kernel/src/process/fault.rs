@@ -15,6 +15,7 @@ use crate::trace::events;
 
 /// Bits of a page fault's error code (SDM vol. 3, 4.7).
 const WRITE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
 const INSTRUCTION_FETCH: u64 = 1 << 4;
 
 fn access(error_code: u64) -> Access {
@@ -33,7 +34,15 @@ pub fn on_user_page_fault(frame: &mut Frame, address: u64) {
     unsafe { irq::enable() };
     events::page_fault(address, frame.rip, frame.error_code as u32);
     let thread = current();
-    if let Err(fault) = resolve(thread, address, frame.error_code) {
+    // An implicit access of the CPU's own, as to a descriptor, or QEMU's IRET to its stack: mapping the
+    // page would not end it, and the program would fault for ever.
+    let is_implicit = frame.error_code & USER == 0;
+    let result = if is_implicit {
+        Err(SpaceFault::NotMapped)
+    } else {
+        resolve(thread, address, frame.error_code)
+    };
+    if let Err(fault) = result {
         signal_for(thread, frame, address, fault);
     }
     irq::disable();
