@@ -1,0 +1,86 @@
+//! What the paths that programs take cost, in instructions: under `-icount` a figure is exact, and the same on
+//! every machine.
+//!
+//! The program `costs` measures, with the trace off, on one CPU. The limits are in the table below.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use orrery_tests::{Guest, Outcome, progress};
+
+/// What a metric may cost.
+struct Limit {
+    metric: &'static str,
+    instructions: u64,
+}
+
+const fn at_most(metric: &'static str, instructions: u64) -> Limit {
+    Limit { metric, instructions }
+}
+
+/// Whatever a process has in memory, its fork costs the same.
+const FORK_CALLS: [&str; 4] =
+    ["fork-call/64KiB", "fork-call/1024KiB", "fork-call/65536KiB", "fork-call/1048576KiB"];
+
+const LIMITS: [Limit; 9] = [
+    at_most("null-call", 95),
+    at_most(FORK_CALLS[0], 5_000),
+    at_most(FORK_CALLS[1], 5_000),
+    at_most(FORK_CALLS[2], 5_000),
+    at_most(FORK_CALLS[3], 5_000),
+    at_most("fork-exit-wait/64KiB", 20_000),
+    at_most("first-write-in-table", 7_000),
+    at_most("cow-copy", 1_150),
+    at_most("demand-zero", 940),
+];
+
+fn figures(outcome: &Outcome) -> BTreeMap<String, u64> {
+    let text = String::from_utf8_lossy(&outcome.stdout);
+    let figure = |line: &str| {
+        let (metric, figure) = line.split_once(' ')?;
+        Some((metric.to_owned(), figure.parse().ok()?))
+    };
+    text.lines().map(|line| figure(line).unwrap_or_else(|| panic!("no figure: {line:?}"))).collect()
+}
+
+/// What is over its limit, in words.
+fn misses(figures: &BTreeMap<String, u64>) -> Vec<String> {
+    let figure = |metric: &str| match figures.get(metric) {
+        Some(&figure) => figure,
+        None => panic!("{metric} is not among {figures:?}"),
+    };
+    let mut misses = Vec::new();
+    for &Limit { metric, instructions } in &LIMITS {
+        let is = figure(metric);
+        if is > instructions {
+            misses.push(format!("{metric}: {is} instructions, limit {instructions}"));
+        }
+    }
+    let forks = FORK_CALLS.map(figure);
+    let (least, most) = (forks.iter().min(), forks.iter().max());
+    let (least, most) = (least.copied().unwrap_or(0), most.copied().unwrap_or(0));
+    if most * 100 > least * 102 {
+        misses.push(format!("fork calls {forks:?}: {most} / {least} is over 1.02"));
+    }
+    let (small, large) = (figure("fork-exit-wait/64KiB"), figure("fork-exit-wait/65536KiB"));
+    if large * 10 > small * 11 {
+        misses.push(format!(
+            "fork-exit-wait/65536KiB: {large} instructions, limit 1.1 times {small}"
+        ));
+    }
+    misses
+}
+
+#[test]
+fn are_within_limits() {
+    let guest = Guest::new().icount().trace("off").word("aslr=off").memory("1536M");
+    let guest = guest.timeout(Duration::from_secs(300)).program("costs-musl", &["1024"]);
+    let outcome = guest.run();
+    outcome.exited_with(0);
+    let figures = figures(&outcome);
+    for (metric, figure) in &figures {
+        progress(&format!("{metric}: {figure} instructions"));
+    }
+    let misses = misses(&figures);
+    assert!(misses.is_empty(), "too slow:\n{}", misses.join("\n"));
+}
