@@ -243,7 +243,7 @@ fn add_standard(root: &Arc<Inode>) -> Result<(), Errno> {
 pub fn mount(root: &Arc<Inode>, name: &[u8], mounted: &Arc<Inode>) -> Result<(), Errno> {
     let Node::Directory(entries) = &root.node else { return Err(Errno::ENOTDIR) };
     let name: Arc<[u8]> = Arc::from(name);
-    let replaced = entries.set(&name, mounted.clone()).ok_or(Errno::ENOENT)?;
+    let replaced = entries.set(&name, mounted.clone())?;
     if !replaced.is_some_and(|it| it.is_directory()) {
         root.with_attributes(|it| it.links += 1);
     }

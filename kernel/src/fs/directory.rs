@@ -8,7 +8,10 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use orrery_core::errno::Errno;
+
 use super::inode::Inode;
+use super::limits;
 use crate::sync::SpinLock;
 
 /// Positions of `.` and `..`, before those of all names.
@@ -57,22 +60,24 @@ impl Directory {
         self.0.lock().by_name.get(name).map(|entry| entry.inode.clone())
     }
 
-    /// Lets a name lead to an inode; returns the one that it led to. `None` instead of all that if the
-    /// directory was removed.
-    #[must_use]
-    pub fn set(&self, name: &Arc<[u8]>, inode: Arc<Inode>) -> Option<Option<Arc<Inode>>> {
+    /// Lets a name lead to an inode; returns the one that it led to.
+    ///
+    /// # Errors
+    /// `ENOENT` if the directory was removed; `ENOSPC` if there are too many names.
+    pub fn set(&self, name: &Arc<[u8]>, inode: Arc<Inode>) -> Result<Option<Arc<Inode>>, Errno> {
         let mut entries = self.0.lock();
         if entries.is_removed {
-            return None;
+            return Err(Errno::ENOENT);
         }
         if let Some(entry) = entries.by_name.get_mut(name) {
-            return Some(Some(core::mem::replace(&mut entry.inode, inode)));
+            return Ok(Some(core::mem::replace(&mut entry.inode, inode)));
         }
+        limits::NAMES.take().map_err(|_| Errno::ENOSPC)?;
         let position = entries.next_position;
         entries.next_position += 1;
         entries.by_name.insert(name.clone(), Entry { position, inode });
         entries.by_position.insert(position, name.clone());
-        Some(None)
+        Ok(None)
     }
 
     /// Takes a name out.
@@ -80,6 +85,7 @@ impl Directory {
         let mut entries = self.0.lock();
         let entry = entries.by_name.remove(name)?;
         entries.by_position.remove(&entry.position);
+        limits::NAMES.give_back();
         Some(entry.inode)
     }
 
@@ -112,6 +118,7 @@ impl Directory {
     /// Takes all entries out, of a directory that nobody else has.
     pub fn take_all(&mut self) -> Vec<Arc<Inode>> {
         let by_name = core::mem::take(&mut self.0.lock().by_name);
+        by_name.iter().for_each(|_| limits::NAMES.give_back());
         by_name.into_values().map(|entry| entry.inode).collect()
     }
 }

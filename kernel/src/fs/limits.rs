@@ -17,6 +17,8 @@ pub struct LimitReached;
 
 /// Inodes, those without names included.
 pub static INODES: Counter = Counter::new(4);
+/// Names in directories.
+pub static NAMES: Counter = Counter::new(2);
 /// Open file descriptions.
 pub static OPEN_FILES: Counter = Counter::new(2);
 /// Pages of files. The limit is half of the memory, as for Linux's tmpfs.

@@ -62,7 +62,7 @@ fn put(directory: &Arc<Inode>, name: &Arc<[u8]>, inode: &Arc<Inode>) -> Result<(
     if entries.get(name).is_some() {
         return Err(Errno::EEXIST);
     }
-    entries.set(name, inode.clone()).ok_or(Errno::ENOENT)?;
+    entries.set(name, inode.clone())?;
     inode.set_place(Parent::Stored(Arc::downgrade(directory)), name);
     if inode.is_directory() {
         directory.with_attributes(|it| it.links += 1);
@@ -227,7 +227,7 @@ pub fn rename(from: &Found, to: &Found, if_exists: IfExists) -> Result<(), Errno
             _ => {}
         }
     }
-    let replaced = target.set(new_name, inode.clone()).ok_or(Errno::ENOENT)?;
+    let replaced = target.set(new_name, inode.clone())?;
     drop(source.remove(old_name));
     if let Some(replaced) = replaced {
         has_lost_name(&to.directory, new_name, &replaced);
@@ -244,7 +244,7 @@ type End<'a> = (&'a Found, &'a Arc<[u8]>, &'a Arc<Inode>);
 fn exchange(a: End<'_>, b: End<'_>) -> Result<(), Errno> {
     for (end, other) in [(a, b), (b, a)] {
         let (found, name, inode) = (end.0, end.1, other.2);
-        drop(stored(&found.directory)?.set(name, inode.clone()).ok_or(Errno::ENOENT)?);
+        drop(stored(&found.directory)?.set(name, inode.clone())?);
         move_place(inode, other.0, (found, name));
         found.directory.touch_modified();
     }
