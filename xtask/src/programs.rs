@@ -5,7 +5,7 @@
 //!   `NAME`, built for x86_64-unknown-linux-musl;
 //! - each `tests/programs/c/NAME.c` is two programs: `NAME`, linked with glibc, and `NAME-musl`.
 //!
-//! What is built lies in one directory, [`Programs::dir`], each under its name.
+//! What is built lies in one directory, [`dir`], each under its name.
 
 use crate::{
     project::{Project, run},
