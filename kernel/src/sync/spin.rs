@@ -51,6 +51,21 @@ impl<T: ?Sized> SpinLock<T> {
         SpinGuard { lock: self }
     }
 
+    /// [`Self::lock`] for locks that are held long, as one that waits for other CPUs is: whoever waits may be
+    /// preempted meanwhile. For tasks that hold nothing.
+    #[inline(always)]
+    #[track_caller]
+    pub fn lock_patiently(&self) -> SpinGuard<'_, T> {
+        percpu::preempt_disable();
+        latency::preemption_is_off();
+        let me = percpu::owner_word();
+        lockdep::on_acquire(&self.class, self.name);
+        if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            self.acquire_patiently(me);
+        }
+        SpinGuard { lock: self }
+    }
+
     /// Waits for the lock with interrupts off, which they stay until the guard goes.
     #[inline(always)]
     #[track_caller]
@@ -126,6 +141,32 @@ impl<T: ?Sized> SpinLock<T> {
             while self.owner.load(Ordering::Relaxed) != 0 {
                 cpu::pause();
             }
+            if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                break;
+            }
+        }
+        (hooks().lock_contended)(core::ptr::from_ref(self).cast::<()>() as u64, since_ticks, owner);
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn acquire_patiently(&self, mut me: u32) {
+        let owner = self.owner.load(Ordering::Relaxed);
+        assert!(owner != me, "spinlock `{}` taken twice by CPU {}", self.name, me - 1);
+        let since_ticks = crate::arch::tsc::now();
+        loop {
+            // Nothing is held while preemption is possible, and this may be another CPU afterwards.
+            lockdep::on_release(&self.class, self.name);
+            latency::preemption_returns();
+            preempt::enable();
+            while self.owner.load(Ordering::Relaxed) != 0 {
+                cpu::pause();
+            }
+            percpu::preempt_disable();
+            latency::preemption_is_off();
+            me = percpu::owner_word();
+            lockdep::on_acquire(&self.class, self.name);
             if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 break;
             }

@@ -111,7 +111,7 @@ impl Space {
             return Err(Errno::EINVAL);
         }
         let len = whole_pages(request.len_bytes).ok_or(Errno::ENOMEM)?;
-        let mut inner = self.inner.lock();
+        let mut inner = self.inner.lock_patiently();
         let start = inner.place(request.hint, len, request.placement)?;
         let end = start + len;
         inner.check_room(start, end)?;
@@ -131,7 +131,7 @@ impl Space {
     /// `EINVAL` for an unaligned address, a length of 0 or a range beyond the window; `ENOMEM`.
     pub fn unmap(&self, start: u64, len_bytes: u64) -> Result<(), Errno> {
         let end = range_end(start, len_bytes).filter(|&end| end > start).ok_or(Errno::EINVAL)?;
-        let mut inner = self.inner.lock();
+        let mut inner = self.inner.lock_patiently();
         inner.check_count()?;
         let leftovers = self.clear(&mut inner, start, end)?;
         drop(inner);
@@ -178,7 +178,7 @@ impl Space {
     /// not mapped; `EACCES` if an object does not permit it.
     pub fn protect(&self, start: u64, len_bytes: u64, wanted: Protection) -> Result<(), Errno> {
         let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
-        let mut inner = self.inner.lock();
+        let mut inner = self.inner.lock_patiently();
         if !inner.areas.covers(start, end) {
             return Err(Errno::ENOMEM);
         }
@@ -207,7 +207,7 @@ impl Space {
     /// `EINVAL` as [`unmap`](Self::unmap); `ENOMEM` if part of it is not mapped.
     pub fn discard(&self, start: u64, len_bytes: u64) -> Result<(), Errno> {
         let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
-        let inner = self.inner.lock();
+        let inner = self.inner.lock_patiently();
         let is_covered = inner.areas.covers(start, end);
         let update = self.unmap_pages(start, end)?;
         drop(inner);
@@ -217,13 +217,13 @@ impl Space {
 
     /// Sets where the heap begins, for a new program.
     pub fn begin_break(&self, start: u64) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.inner.lock_patiently();
         (inner.break_start, inner.break_end) = (start, start);
     }
 
     /// Moves the end of the heap, if there is room (brk(2)). The end, moved or not.
     pub fn set_break(&self, wanted: u64) -> u64 {
-        let mut inner = self.inner.lock();
+        let mut inner = self.inner.lock_patiently();
         let Inner { break_start, break_end, limits, .. } = *inner;
         let pages = |end: u64| end.checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
         if wanted < break_start || wanted - break_start > limits.data_bytes {
@@ -279,7 +279,7 @@ impl Space {
             return Err(Errno::EINVAL);
         }
         let old_len = end - start;
-        let mut inner = self.inner.lock();
+        let mut inner = self.inner.lock_patiently();
         let area = inner.areas.find(start).filter(|area| end <= area.end);
         let area = area.ok_or(Errno::EFAULT)?.clone();
         if let Target::Fixed(to) = target {

@@ -139,7 +139,7 @@ impl Space {
     pub fn fork(&self) -> Result<Arc<Self>, OutOfMemory> {
         debug_assert!(irq::are_enabled());
         let child_root = memory::alloc_root().ok_or(OutOfMemory)?;
-        let inner = self.inner.lock();
+        let inner = self.inner.lock_patiently();
         let mut update = Update::<Self>::new(self, self.root);
         update.fork_to(child_root);
         // Under the lock: nobody may write by a translation from before once a page can be copied.
@@ -164,22 +164,22 @@ impl Space {
 
     /// Pages in all areas.
     pub fn mapped_pages(&self) -> u64 {
-        self.inner.lock().areas.bytes() / PAGE_BYTES
+        self.inner.lock_patiently().areas.bytes() / PAGE_BYTES
     }
 
     /// The areas, as they are now.
     pub fn areas(&self) -> Areas<Backing> {
-        self.inner.lock().areas.clone()
+        self.inner.lock_patiently().areas.clone()
     }
 
     /// Sets the limits; what is there already stays.
     pub fn set_limits(&self, limits: Limits) {
-        self.inner.lock().limits = limits;
+        self.inner.lock_patiently().limits = limits;
     }
 
     /// Moves the end of the region that mmap fills from above, [`MMAP_TOP`] at first, down.
     pub fn move_map_base(&self, down_bytes: u64) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.inner.lock_patiently();
         inner.mmap_top = inner.mmap_top.saturating_sub(down_bytes) / PAGE_BYTES * PAGE_BYTES;
     }
 
@@ -190,7 +190,7 @@ impl Space {
     pub fn exit_release(&self) {
         self.unload_everywhere();
         let areas = {
-            let mut inner = self.inner.lock();
+            let mut inner = self.inner.lock_patiently();
             inner.recent = Recent::default();
             core::mem::take(&mut inner.areas)
         };

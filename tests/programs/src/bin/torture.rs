@@ -429,7 +429,7 @@ fn map_storm() {
         for seed in 1..=4u64 {
             scope.spawn(move || {
                 let mut random = Random(seed * 77);
-                for _ in 0..scaled(300) {
+                for _ in 0..scaled(40) {
                     let count = 1 + random.below(40) as usize;
                     let base = pages(count);
                     for number in 0..count {
