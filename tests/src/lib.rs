@@ -21,6 +21,7 @@
 mod guest;
 pub mod judge;
 mod outcome;
+pub mod programs;
 mod turnstile;
 
 pub use guest::{Guest, Image, program_path};

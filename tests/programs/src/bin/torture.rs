@@ -69,10 +69,16 @@ fn reap(count: usize) -> usize {
         .count()
 }
 
+/// What a case has found out.
+fn verdict(what: &str, holds: bool) {
+    check!(holds, "not {what}");
+    say!("{what}: {holds}");
+}
+
 fn fork_exit() {
     let rounds = scaled(1_000);
     let well = (0..rounds).filter(|_| ending(|| 0).exited_with(0)).count();
-    say!("all of them: {}", well as u32 == rounds);
+    verdict("all of them", well as u32 == rounds);
 }
 
 /// Forks until the limit says no; everybody is killed; then there is room again.
@@ -180,7 +186,7 @@ fn threads_fork() {
         forkers.into_iter().for_each(|thread| thread.join().unwrap());
         stop.store(1, Ordering::Relaxed);
     });
-    say!("all of them: {}", well.load(Ordering::Relaxed) == 3 * rounds);
+    verdict("all of them", well.load(Ordering::Relaxed) == 3 * rounds);
 }
 
 static HANDLED: AtomicU64 = AtomicU64::new(0);
@@ -204,7 +210,7 @@ fn signal_storm() {
                     let _ = kill(me, number);
                     // Real-time signals queue: sent faster than they are handled, they would leave the
                     // receiver no time for anything else.
-                    let pause = [0u64, 200_000 + random.below(200_000) as u64];
+                    let pause = [0u64, 200_000 + random.below(200_000)];
                     let _ = sys!(SYS_nanosleep, pause.as_ptr(), 0);
                 }
             })
@@ -232,7 +238,8 @@ fn signal_storm() {
     for number in [libc::SIGUSR1, libc::SIGUSR2, 40] {
         signal::dispose(number, libc::SIG_DFL);
     }
-    say!("all of them: {}, handled some: {}", well == rounds, HANDLED.load(Ordering::Relaxed) > 0);
+    verdict("all of them", well == rounds);
+    verdict("some handled", HANDLED.load(Ordering::Relaxed) > 0);
 }
 
 /// Processes that fork and exec are killed at any moment.
@@ -270,7 +277,7 @@ fn kill_forkers() {
         let _ = kill(-child, libc::SIGKILL);
         killed += u32::from(libc::WIFSIGNALED(wait(child).0));
     }
-    say!("all of them: {}", killed == rounds);
+    verdict("all of them", killed == rounds);
 }
 
 /// Four processes write to memory that they share copy-on-write, over and over, and compare with a model.
@@ -393,7 +400,7 @@ fn exec_storm() {
             })
         })
         .collect();
-    say!("all of them: {}", reap(children.len()) == 4);
+    verdict("all of them", reap(children.len()) == 4);
 }
 
 /// Threads of one process execute at the same time: one of them wins.
@@ -503,7 +510,7 @@ fn thread_storm() {
             }
         });
     }
-    say!("all of them: {}", total.load(Ordering::Relaxed) == 1_560 * u64::from(scaled(10)));
+    verdict("all of them", total.load(Ordering::Relaxed) == 1_560 * u64::from(scaled(10)));
 }
 
 /// Many writers, many readers, one pipe: every byte arrives once.
@@ -548,5 +555,5 @@ fn pipe_storm() {
     let all: Vec<Status> = writers.into_iter().chain(readers).map(wait).collect();
     check!(all.iter().all(|status| status.exited_with(0)), "a child failed");
     let bytes: u32 = (0..scaled(300)).map(|n| 1 + n * 37 % 3_000).sum();
-    say!("all of them: {}", sum.load(Ordering::Relaxed) == bytes * 10);
+    verdict("all of them", sum.load(Ordering::Relaxed) == bytes * 10);
 }
