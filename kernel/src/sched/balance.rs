@@ -68,17 +68,17 @@ fn take_from(this: &Cpu, queue: &mut RunQueue, victim: u32, irq: &IrqOff) -> boo
     true
 }
 
-/// Tells an idle CPU that a task waits here, if one is idle that may run it.
+/// Tells an idle CPU that a task waits here, if one of `cpus` is idle: those online that may run it.
 #[inline]
-pub(super) fn offer(this: &Cpu) {
-    if this.has_waiting() && online().len() > 1 {
-        offer_to_idle();
+pub(super) fn offer(this: &Cpu, cpus: CpuSet) {
+    if this.has_waiting() && cpus.len() > 1 {
+        offer_to_idle(cpus);
     }
 }
 
 #[inline(never)]
-fn offer_to_idle() {
-    let idle = online().iter().find(|&cpu| view(cpu).activity.is_idle());
+fn offer_to_idle(cpus: CpuSet) {
+    let idle = cpus.iter().find(|&cpu| view(cpu).activity.is_idle());
     if let Some(cpu) = idle {
         let target = CPUS.of(cpu as u32);
         if !target.kicked.swap(true, Ordering::SeqCst) && target.idle.kick_needs_ipi() {

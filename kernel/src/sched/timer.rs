@@ -146,7 +146,7 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
         }
     };
     if this.has_waiting() {
-        balance::offer(this);
+        balance::offer(this, cpu::online());
     }
     balance::even_out(this, irq);
     this.slice_armed_ticks.store(next_slice.unwrap_or(NEVER), Ordering::Relaxed);

@@ -216,6 +216,6 @@ fn admit_here(
         percpu::set_need_resched();
     } else {
         super::timer::cover_slice(this, queue, now, irq);
-        super::balance::offer(this);
+        super::balance::offer(this, allowed);
     }
 }
