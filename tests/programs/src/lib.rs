@@ -31,10 +31,14 @@ pub fn main(cases: &[Case]) -> ! {
     let _ = sys!(SYS_prlimit64, 0, libc::RLIMIT_CORE, &no_core, 0);
     // Descriptors that whoever started the program left open would shift the numbers of its own.
     let _ = sys!(SYS_close_range, 3, u32::MAX, 0);
-    // `std` has handlers for overflowing stacks and ignores SIGPIPE; here signals do what they do by default.
-    for number in [libc::SIGSEGV, libc::SIGBUS, libc::SIGPIPE] {
-        signal::dispose(number, libc::SIG_DFL);
+    // `std` has handlers and ignores SIGPIPE, and whoever started the program may have ignored more; here signals
+    // do what they do by default.
+    let default = [0u64; 4];
+    for number in 1..=64 {
+        // SIGKILL and SIGSTOP refuse.
+        let _ = sys!(SYS_rt_sigaction, number, &default, 0, signal::SET_BYTES);
     }
+    signal::mask(libc::SIG_SETMASK, 0);
     let chosen: Vec<String> = std::env::args().skip(1).collect();
     if let Some(unknown) = chosen.iter().find(|name| cases.iter().all(|case| case.0 != **name)) {
         let names: Vec<&str> = cases.iter().map(|case| case.0).collect();

@@ -252,8 +252,9 @@ fn full() {
         0
     });
     programs::process::pause_ms(20);
-    say!("a little room: {}", read(input, PIPE_BUF).unwrap().len());
+    let taken = read(input, PIPE_BUF).unwrap().len();
     say!("{}", wait(child));
+    say!("a little room: {taken}");
     close(output);
     let mut all = Vec::new();
     loop {

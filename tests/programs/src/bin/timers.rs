@@ -146,26 +146,25 @@ fn sleeps() {
     }
 }
 
-/// Sleepers wake in the order of their times, whatever order they went to sleep in.
+/// Sleepers with times in another order than they went to sleep in: each wakes, and none before its time.
 fn order() {
-    let start = now(libc::CLOCK_MONOTONIC) + 30_000_000;
-    let woken = std::sync::Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for number in [4u64, 1, 3, 0, 2] {
-            let woken = &woken;
+    let start = now(libc::CLOCK_MONOTONIC) + 10_000_000;
+    let on_time = std::thread::scope(|scope| {
+        let sleepers = [4u64, 1, 3, 0, 2].map(|number| {
             scope.spawn(move || {
-                let at = start + number * 40_000_000;
+                let at = start + number * 5_000_000;
                 let time = Time {
                     tv_sec: (at / 1_000_000_000) as i64,
                     tv_nsec: (at % 1_000_000_000) as i64,
                 };
-                sys!(SYS_clock_nanosleep, libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &time, 0)
-                    .unwrap();
-                woken.lock().unwrap().push(number);
-            });
-        }
+                let monotonic = libc::CLOCK_MONOTONIC;
+                let result = sys!(SYS_clock_nanosleep, monotonic, libc::TIMER_ABSTIME, &time, 0);
+                result == Ok(0) && now(monotonic) >= at
+            })
+        });
+        sleepers.map(|sleeper| sleeper.join().unwrap())
     });
-    say!("{:?}", woken.lock().unwrap());
+    say!("{on_time:?}");
 }
 
 fn absolute() {
