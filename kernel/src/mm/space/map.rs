@@ -361,7 +361,7 @@ impl Inner {
             if hint >= WINDOW_START && end.is_some() && self.areas.is_free(hint, hint + len) {
                 return Ok(hint);
             }
-            return self.areas.highest_gap(len, WINDOW_START, self.mmap_top).ok_or(Errno::ENOMEM);
+            return self.find_gap(len).ok_or(Errno::ENOMEM);
         }
         if !hint.is_multiple_of(PAGE_BYTES) {
             return Err(Errno::EINVAL);
@@ -374,6 +374,17 @@ impl Inner {
             return Err(Errno::EEXIST);
         }
         Ok(hint)
+    }
+
+    /// Room for `len` bytes. A large area gets page tables of its own where it can: one that it shared with
+    /// its small neighbours would be copied, all entries of it, when a fork's child writes to those.
+    fn find_gap(&self, len: u64) -> Option<u64> {
+        /// Bytes that one page table maps.
+        const TABLE_BYTES: u64 = 512 * PAGE_BYTES;
+        let highest = |len| self.areas.highest_gap(len, WINDOW_START, self.mmap_top);
+        let with_slack = (len >= TABLE_BYTES).then(|| len + TABLE_BYTES - PAGE_BYTES);
+        let aligned = with_slack.and_then(highest).map(|at| at.next_multiple_of(TABLE_BYTES));
+        aligned.or_else(|| highest(len))
     }
 
     /// Whether another area may be in `start..end`, in place of what is there.
