@@ -112,10 +112,8 @@ impl<M: Memory + ?Sized, const N: usize> Update<'_, M, N> {
             }
             let entry = self.entry(table, level, at);
             if entry.is_empty() {
-                at = next;
-                continue;
-            }
-            if is_whole(level, at, next) {
+                // Nothing to do for this one.
+            } else if is_whole(level, at, next) {
                 self.vacate(table, index);
                 if level == 1 {
                     pages += 1;
@@ -132,8 +130,22 @@ impl<M: Memory + ?Sized, const N: usize> Update<'_, M, N> {
                 pages += self.unmap_below(entry.pfn(), level - 1, at, next);
             }
             at = next;
+            if index % 8 == 7 || at == end {
+                self.forget_if_empty(table, index);
+            }
         }
         pages
+    }
+
+    /// Clears the bit of the eight entries around `index` of an owned table if none is occupied, so that
+    /// nobody looks at them.
+    fn forget_if_empty(&self, table: Pfn, index: usize) {
+        let group = index / 8;
+        let entries = &self.memory.table(table)[group * 8..][..8];
+        if entries.iter().all(|slot| Entry(slot.load(Relaxed)).is_empty()) {
+            let groups = self.memory.meta(table).owner_word();
+            groups.store(groups.load(Relaxed) & !(1 << group), Relaxed);
+        }
     }
 
     /// Withdraws a permission from the pages that are mapped in `start..end`. Granting one takes

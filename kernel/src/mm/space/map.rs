@@ -379,11 +379,15 @@ impl Inner {
     /// Room for `len` bytes. A large area gets page tables of its own where it can: one that it shared with
     /// its small neighbours would be copied, all entries of it, when a fork's child writes to those.
     fn find_gap(&self, len: u64) -> Option<u64> {
-        /// Bytes that one page table maps.
+        /// Bytes that a page table of the last level maps, and one above it.
         const TABLE_BYTES: u64 = 512 * PAGE_BYTES;
+        const GIB_BYTES: u64 = 512 * TABLE_BYTES;
         let highest = |len| self.areas.highest_gap(len, WINDOW_START, self.mmap_top);
-        let with_slack = (len >= TABLE_BYTES).then(|| len + TABLE_BYTES - PAGE_BYTES);
-        let aligned = with_slack.and_then(highest).map(|at| at.next_multiple_of(TABLE_BYTES));
+        let span = [GIB_BYTES, TABLE_BYTES].into_iter().find(|&span| len >= span);
+        let aligned = span.and_then(|span| {
+            let at = highest(len.checked_add(span - PAGE_BYTES)?)?;
+            Some(at.next_multiple_of(span))
+        });
         aligned.or_else(|| highest(len))
     }
 
