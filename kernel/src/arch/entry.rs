@@ -185,21 +185,7 @@ syscall_entry:
     # What a signal has changed takes the long way. Else RCX and R11 are what SYSCALL put there.
     cmp dword ptr [rsp + {vector}], {syscall_vector}
     jne leave_to_ring_3
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rdi
-    pop rsi
-    pop rbp
-    pop rbx
-    pop rdx
-    pop rcx
-    pop rax
+    pop_registers
     mov rsp, [rsp + {user_rsp_after_rax}]
     swapgs
     sysretq
