@@ -357,6 +357,12 @@ fn join_family(
             let family = parent.process.family.get(&tree);
             (family.group, family.session)
         };
+        // A sibling's end is told to the common parent, which did not choose the request's signal.
+        let exit_signal = if request.has(PARENT) {
+            parent.process.family.get(&tree).exit_signal
+        } else {
+            request.exit_signal as u8
+        };
         let real_parent = if request.has(PARENT) {
             parent.process.parent(&tree)
         } else {
@@ -368,7 +374,7 @@ fn join_family(
         let family = process.family.get_mut(&mut tree);
         family.pid = task.pid();
         family.tgid = thread.tid();
-        family.exit_signal = request.exit_signal as u8;
+        family.exit_signal = exit_signal;
         family.threads.push(task.clone());
         family.leader = Some(JoinHandle::of_new(task));
         if kinship == Kinship::None {

@@ -24,6 +24,7 @@ fn main() {
         ("refused", refused),
         ("refused3", refused3),
         ("wait-clone", wait_clone),
+        ("siblings", siblings),
         ("leader-exits", leader_exits),
     ]);
 }
@@ -415,6 +416,23 @@ fn wait_clone() {
     say!("plain again: {:?}", try_wait(-1, 0).map(|(pid, _)| pid).err());
     let second = try_wait(-1, libc::__WALL).map(|(pid, status)| (pid == quiet, status.to_string()));
     say!("all: {second:?}");
+}
+
+/// CLONE_PARENT: the caller's parent gets another child, and is told of its end as of the caller's.
+fn siblings() {
+    signal::recorded(libc::SIGUSR1, 0);
+    let child = copied(libc::SIGCHLD, || {
+        let sibling = copied(libc::CLONE_PARENT | libc::SIGUSR1, || 3);
+        say!("not mine: {:?}", try_wait(sibling, 0).err());
+        4
+    });
+    say!("{}", wait(child));
+    say!("{:?}", try_wait(-1, 0).map(|(_, status)| status.to_string()));
+    say!("signals: {}", signal::taken_names());
+    signal::dispose(libc::SIGUSR1, libc::SIG_DFL);
+    let mut args = [0u64; 11];
+    (args[0], args[4]) = (libc::CLONE_PARENT as u64, libc::SIGUSR1 as u64);
+    say!("a signal of its own: {}", value(clone3_raw(&args, 88)));
 }
 
 /// The first thread ends, the others go on; the process ends with the last of them.
