@@ -5,6 +5,7 @@
 //!
 //! Floors, bottom up; a module imports only from those above it in this list:
 //! - [`args`]: parameters of applications; [`errno`]: error numbers of system calls
+//! - [`region`]: stretches of programs that are measured
 //! - [`cpio`]: archives; [`fs`]: paths, file descriptors, pipes
 //! - [`exec`]: what `execve` makes of a file and its arguments
 //! - [`firmware`]: what firmware and boot loaders tell: memory, CPUs
@@ -46,6 +47,7 @@ pub mod inbox;
 pub mod input;
 pub mod lockdep;
 pub mod pid;
+pub mod region;
 pub mod sched;
 pub(crate) mod shim;
 pub mod signal;

@@ -10,10 +10,12 @@
 //! - `tasks`: spawning, joining, and what a task may do to itself and others
 //! - `time`: ticks and sleeps
 //! - `channel`: bounded channels between tasks
+//! - `region`: stretches that are measured
 //!
 //! The parameters of an application are `orrery_core::args`, tested on the host.
 
 mod channel;
+mod region;
 mod register;
 mod tasks;
 mod time;
@@ -21,7 +23,9 @@ mod time;
 pub use channel::{Receiver, RecvError, SendError, Sender, channel};
 pub use orrery_core::args::{ArgError, Args, Expected};
 pub use orrery_core::cpuset::CpuSet;
+pub use orrery_core::region::RegionError;
 pub use orrery_core::sched::{Nice, Policy, RtPriority, SchedInfo};
+pub use region::{region, tell_region};
 pub use register::{App, Failure, Outcome, all, find, run};
 pub use tasks::{
     Builder, JoinHandle, cpu, cpus, online, pid, pid_namespace, policy, sched_info, set_affinity,
