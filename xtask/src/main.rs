@@ -4,16 +4,19 @@
 //! `machine` runs virtual machines, `trace-tools` makes sense of what they say.
 //!
 //! Exit status: 0 fine, 1 a command failed, 2 wrong usage or something is missing that must be installed
-//! by hand; `run` passes the guest's status on and has more of its own, see `run`.
+//! by hand; `run` passes the guest's status on and has more of its own, see `run`, and so has `latency`.
 
 mod app;
+mod bisect;
 mod build;
 #[cfg(test)]
 mod docs;
 mod image;
+mod latency;
 mod program;
 mod programs;
 mod project;
+mod revision;
 mod run;
 mod setup;
 mod test;
@@ -49,6 +52,13 @@ enum Verb {
         /// Part of tests' names, or a step: fmt, clippy-host, clippy-kernel, host, loom, images, guest.
         filter: Option<String>,
     },
+    /// Measure what the kernel's paths cost, compare with what they cost before, and fail where they cost more.
+    Latency(latency::Options),
+    /// Find the commit that made a metric of the latency suite slower.
+    Bisect(bisect::Options),
+    /// What `git bisect run` runs.
+    #[command(hide = true)]
+    BisectStep(bisect::StepOptions),
     /// Repeat the hard workloads with other seeds and numbers of CPUs, for a long time.
     Torture(torture::Options),
 }
@@ -82,6 +92,9 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Run(options) => return run::run(&project, &options),
         Verb::Image(options) => image::image(&project, &options)?,
+        Verb::Latency(options) => return latency::latency(&project, &options),
+        Verb::Bisect(options) => return bisect::bisect(&project, &options),
+        Verb::BisectStep(options) => return bisect::step(&project, &options),
         Verb::Torture(options) => return torture::torture(&project, &options),
         Verb::Test { filter } => return test::test(&project, filter.as_deref()),
     }

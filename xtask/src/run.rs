@@ -199,7 +199,10 @@ pub fn quietly(project: &Project, options: &Options) -> Result<Status> {
 
 /// Becomes true at Ctrl-C, and when the process is asked to end; what the guest said until then is still
 /// reported.
-fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+///
+/// # Errors
+/// Where signals cannot be handled.
+pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let handler = flag.clone();
     ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed))

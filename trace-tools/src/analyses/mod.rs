@@ -4,8 +4,12 @@
 
 mod info;
 mod inversions;
+mod path;
+mod regions;
 mod report;
 
 pub use info::{CpuInfo, Info, info, is_lossy};
 pub use inversions::{Inversions, inversions};
+pub use path::{END, Path, START, SideBySide, Step, grew_most, most_frequent, path, side_by_side};
+pub use regions::{Measured, Regions, regions};
 pub use report::{CpuRow, Percentiles, Report, TaskRow, report};

@@ -5,5 +5,5 @@ mod tables;
 mod time;
 
 pub use events::{EventWriter, Format, panic_text};
-pub use tables::{info_text, report_text};
+pub use tables::{info_text, regions_text, report_text};
 pub use time::{duration, timestamp};

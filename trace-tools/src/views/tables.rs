@@ -1,11 +1,11 @@
-//! `info` and `report` as tables.
+//! `info`, `report` and `regions` as tables.
 
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::duration;
-use crate::analyses::{Info, Percentiles, Report};
+use crate::analyses::{Info, Measured, Percentiles, Regions, Report};
 
 fn table(headings: &[&str], left: usize) -> Table {
     let mut table = Table::new();
@@ -22,6 +22,23 @@ fn percent(part: u64, whole: u64) -> String {
         return "-".to_owned();
     }
     format!("{:.1} %", part as f64 * 100.0 / whole as f64)
+}
+
+/// Regions by name, as text; times are of one operation, in ticks of the trace clock.
+pub fn regions_text(regions: &Regions) -> String {
+    let headings = ["region", "count", "min", "p50", "p99", "max"];
+    let mut table = table(&headings, 1);
+    for (name, measured) in &regions.by_name {
+        let mut ticks: Vec<f64> = measured.iter().map(Measured::ticks_per_op).collect();
+        ticks.sort_unstable_by(f64::total_cmp);
+        let rank = |percent: usize| {
+            let rank = (ticks.len() * percent).div_ceil(100).max(1);
+            ticks.get(rank - 1).map_or(String::new(), |ticks| format!("{ticks:.1}"))
+        };
+        let count = ticks.len().to_string();
+        table.add_row([name.clone(), count, rank(0), rank(50), rank(99), rank(100)]);
+    }
+    format!("{}\n", table.trim_fmt())
 }
 
 /// What a trace is, as text.

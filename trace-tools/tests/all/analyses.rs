@@ -3,7 +3,7 @@
 use orrery_core::trace::wire::Encoding;
 use trace_tools::{
     Trace,
-    analyses::{Inversions, Report, info, inversions, report},
+    analyses::{Inversions, Measured, Report, info, inversions, path, regions, report},
     events::{Known, Value},
     model::{Class, Model},
     synthetic::{Block, Fields, Stream},
@@ -234,4 +234,50 @@ fn a_block_that_does_not_fit_the_schema_is_reported() {
     let trace = Trace::read(decoder(), &*stream.bytes(), |_| {}).unwrap();
     assert_eq!((trace.len(), trace.malformed_blocks()), (1, 1));
     assert!(!trace.is_whole());
+}
+
+#[test]
+fn regions_are_found_by_their_marks() {
+    let trace = trace(&[(
+        5,
+        &[
+            (10, MARK, mark(0, "begin shell")),
+            (20, MARK, mark(0, "something else")),
+            (60, MARK, mark(0, "end shell")),
+            (70, MARK, mark(0, "region fork/call 20 61 2")),
+            (80, MARK, mark(0, "region fork/call 62 70 1")),
+            (90, MARK, mark(0, "region backwards 9 3 1")),
+            (91, MARK, mark(0, "end never-begun")),
+            (92, MARK, mark(0, "begin Not A Name")),
+        ],
+    )]);
+    let regions = regions(&trace);
+    let ticks = |name: &str| regions.by_name[name].iter().map(Measured::ticks).collect::<Vec<_>>();
+    assert_eq!(ticks("shell"), [50]);
+    assert_eq!(ticks("fork/call"), [41, 8]);
+    assert_eq!(regions.by_name["fork/call"][0].ticks_per_op(), 20.5);
+    assert_eq!(regions.malformed.len(), 3, "{:?}", regions.malformed);
+    assert!(regions.malformed[0].contains("backwards"), "{:?}", regions.malformed);
+}
+
+#[test]
+fn the_path_is_the_one_that_most_take() {
+    let mut records = Vec::new();
+    // Three repetitions of 100 ticks; an interrupt comes into the second, and the third is longer in one step.
+    for (start, late) in [(1_000, 0), (2_000, 0), (3_000, 7)] {
+        if start == 2_000 {
+            records.push((start + 5, IRQ_ENTER, Fields::new().int([32])));
+        }
+        records.push((start + 30 + late, WAKEUP, wakeup(7, 0, 1)));
+        records.push((start + 70 + late, SWITCH, switch(7, 1, 1)));
+        let region = format!("region wake {start} {} 1", start + 100 + late);
+        records.push((start + 200, MARK, mark(0, &region)));
+        records.push((start + 210, SWITCH, switch(5, 1, 1)));
+    }
+    let trace = trace(&[(5, &records)]);
+    let wakes = &regions(&trace).by_name["wake"];
+    let path = path(&trace, wakes).unwrap();
+    assert_eq!((path.taken, path.repetitions), (2, 3));
+    let steps: Vec<_> = path.steps.iter().map(|step| (&*step.to, step.ticks)).collect();
+    assert_eq!(steps, [("sched_wakeup", 30), ("sched_switch", 40), ("end", 30)]);
 }

@@ -9,7 +9,7 @@ use trace_tools::synthetic::{BUILD_ID, Block, Fields, STATEMENTS, Stream};
 
 use crate::{
     elf::{elf, symbol},
-    stream::{IRQ_ENTER, SWITCH, TASK_ATTR, attr, small, switch},
+    stream::{IRQ_ENTER, MARK, SWITCH, TASK_ATTR, attr, mark, small, switch},
 };
 
 /// A directory with the kernel's ELF and a stream of it.
@@ -307,4 +307,25 @@ fn a_closed_pipe_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn regions_of_a_trace() {
+    let place = Place::new();
+    let from = ["--elf", "kernel.elf"];
+    place.run(4, &["regions", "raw", from[0], from[1]]);
+    let mut stream = Stream::new(1, Encoding::Compact);
+    stream.hello();
+    let mut block = Block::new(0, 0, 5);
+    block.record(MARK, 90, &mark(0, "region fork/call 20 60 2"));
+    block.record(MARK, 95, &mark(0, "region fork/call 95 20 1"));
+    stream.block(&block);
+    stream.end(0);
+    place.write("marked", &stream.bytes());
+    let text = place.stdout(0, &["regions", "marked", from[0], from[1]]);
+    assert!(text.contains("fork/call") && text.contains("20.0"), "{text}");
+    let json = place.stdout(0, &["regions", "marked", from[0], from[1], "--format", "json"]);
+    assert!(json.contains("\"end_ticks\": 60"), "{json}");
+    let complaint = place.stderr(0, &["regions", "marked", from[0], from[1]]);
+    assert!(complaint.contains("fork/call 95 20 1"), "{complaint}");
 }

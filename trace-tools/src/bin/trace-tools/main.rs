@@ -8,6 +8,7 @@ mod common;
 mod decode;
 mod info;
 mod record;
+mod regions;
 mod report;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -38,6 +39,8 @@ enum Verb {
     Info(info::Options),
     /// Print run times, delays and wake-up latencies
     Report(report::Options),
+    /// Print what programs and applications measured: the regions that they marked
+    Regions(regions::Options),
 }
 
 /// Where a trace comes from.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Decode(options) => decode::run(&options),
         Verb::Info(options) => info::run(&options),
         Verb::Report(options) => report::run(&options),
+        Verb::Regions(options) => regions::run(&options),
     };
     match result {
         Ok(exit) => exit.into(),
