@@ -18,7 +18,7 @@ use crate::sched::{call, cpu, wait, wake};
 use crate::task::registry::{self, Namespace};
 use crate::task::{JoinHandle, Nesting, birth, work};
 use crate::trace::drain;
-use crate::{app, console, mm, options, power, println, task, watchdog};
+use crate::{app, boot, console, mm, options, power, println, task, watchdog};
 
 /// Exit status of a run whose workload failed or left something behind.
 const FAILED: u8 = 1;
@@ -64,7 +64,9 @@ pub fn create() {
 
 /// `init`'s body.
 fn run() -> i32 {
+    let started_ticks = tsc::now();
     watchdog::boot_is_finished();
+    tell_boot(started_ticks);
     let worker = spawn("kworker", Policy::default(), Box::new(work::run));
     let drain = spawn_drain();
     warm_up();
@@ -82,6 +84,13 @@ fn run() -> i32 {
     };
     worker.stop();
     power::off(drain, ending)
+}
+
+/// Tells how long the boot took, from the loader's door to `init`, as a measured region.
+fn tell_boot(started_ticks: u64) {
+    if app::tell_region("boot-to-init", boot::entered_ticks(), started_ticks, 1).is_err() {
+        defmt::warn!("the time-stamp counter has gone backwards during the boot");
+    }
 }
 
 fn spawn_drain() -> JoinHandle {

@@ -15,6 +15,7 @@ pub use orrery_core::firmware::memory_map::{MemoryKind, MemoryMap, MemoryRange};
 use x86_64::PhysAddr;
 
 use crate::arch::stacks::BOOT_STACKS;
+use crate::arch::tsc;
 use crate::drivers::exit::{self, Ending};
 use crate::drivers::serial::Com1;
 use crate::mm::address;
@@ -26,6 +27,8 @@ const COMMAND_LINE_BYTES: usize = 4096;
 pub struct BootInfo {
     /// The door, for messages: `pvh` or `limine`.
     pub door: &'static str,
+    /// The time at which the door was entered, in ticks of the time-stamp counter.
+    pub entered_ticks: u64,
     /// Physical memory, as the loader describes it, with the image and the bundle carved out.
     pub memory: MemoryMap,
     /// Physical address of the ACPI root pointer.
@@ -46,6 +49,7 @@ pub struct BootInfo {
 impl BootInfo {
     const EMPTY: Self = Self {
         door: "",
+        entered_ticks: 0,
         memory: MemoryMap::new(),
         rsdp: None,
         bundle: None,
@@ -90,6 +94,12 @@ impl BootInfo {
 pub fn command_line() -> &'static str {
     // SAFETY: written by the door only, long before; nobody has an exclusive reference any more.
     unsafe { &*BOOT_INFO.0.get() }.command_line()
+}
+
+/// The time at which the door was entered, in ticks of the time-stamp counter.
+pub fn entered_ticks() -> u64 {
+    // SAFETY: as above.
+    unsafe { &*BOOT_INFO.0.get() }.entered_ticks
 }
 
 /// The bundle: a cpio archive, in memory that is never handed out.
@@ -142,8 +152,11 @@ static BOOT_INFO: TheBootInfo = TheBootInfo(UnsafeCell::new(BootInfo::EMPTY));
 /// # Safety
 /// Called once, by the door that the loader came through, on the boot CPU.
 unsafe fn enter(fill: impl FnOnce(&mut BootInfo)) -> ! {
+    let entered_ticks = tsc::now();
     // SAFETY: nobody else has a reference yet (caller).
-    fill(unsafe { &mut *BOOT_INFO.0.get() });
+    let boot = unsafe { &mut *BOOT_INFO.0.get() };
+    boot.entered_ticks = entered_ticks;
+    fill(boot);
     // SAFETY: the exclusive reference is gone, and none is made again; the image defines
     // `kernel_main` with this signature.
     unsafe { kernel_main(&*BOOT_INFO.0.get()) }

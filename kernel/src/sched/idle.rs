@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use orrery_core::idle::Halt;
+use orrery_core::idle::{Halt, Idle};
 
 use super::cpu::{self as sched_cpu, Cpu};
 use super::epoch;
@@ -39,11 +39,25 @@ pub fn set_mode(mode: Mode) {
     MODE.store(mode as u8, Ordering::Relaxed);
 }
 
-fn poll_ticks() -> u64 {
+/// How CPUs idle.
+pub fn mode() -> Mode {
     match MODE.load(Ordering::Relaxed) {
-        0 => tsc::from_us(POLL_US),
-        1 => u64::MAX,
-        _ => 0,
+        0 => Mode::Auto,
+        1 => Mode::Poll,
+        _ => Mode::Halt,
+    }
+}
+
+/// What CPU `cpu` does at this moment.
+pub fn state_of(cpu: usize) -> Idle {
+    sched_cpu::CPUS.of(cpu as u32).idle.get()
+}
+
+fn poll_ticks() -> u64 {
+    match mode() {
+        Mode::Auto => tsc::from_us(POLL_US),
+        Mode::Poll => u64::MAX,
+        Mode::Halt => 0,
     }
 }
 

@@ -184,13 +184,13 @@ impl Task {
 }
 
 /// Numbers that are taken and not found yet. Dropped, they are given back.
-pub(super) struct Reserved(Option<OwnedPid<Task>>);
+pub struct Reserved(Option<OwnedPid<Task>>);
 
 /// Takes numbers for a task that is about to be made by one in namespace `of`.
 ///
 /// # Errors
 /// A [`PidError`]; then nothing has changed.
-pub(super) fn reserve(nesting: Nesting, of: &Namespace) -> Result<Reserved, PidError> {
+pub fn reserve(nesting: Nesting, of: &Namespace) -> Result<Reserved, PidError> {
     let mut changes = CHANGES.lock();
     let Changes { writer, deferred } = &mut *changes;
     let namespace = match nesting {
@@ -203,10 +203,18 @@ pub(super) fn reserve(nesting: Nesting, of: &Namespace) -> Result<Reserved, PidE
 }
 
 impl Reserved {
+    fn numbers(&self) -> &OwnedPid<Task> {
+        self.0.as_ref().expect("numbers that are not published")
+    }
+
+    /// The number in the root namespace.
+    pub fn number(&self) -> u32 {
+        self.numbers().number()
+    }
+
     /// The namespace of the innermost number.
     pub(super) fn namespace(&self) -> Namespace {
-        let numbers = self.0.as_ref().expect("numbers that are not published");
-        Namespace(numbers.namespace().clone())
+        Namespace(self.numbers().namespace().clone())
     }
 
     /// Gives the numbers to `task` and lets everybody find it.

@@ -14,6 +14,7 @@
 //! | [`output`] | tasks write as programs would |
 //! | [`overflow`] | floods the trace, counting what it produced |
 //! | [`yield_bench`] | what a task switch costs |
+//! | [`latency`] | what many of the kernel's paths cost |
 //! | [`idle`] | nothing |
 //! | [`exit`] | ends with the status it is given |
 //! | [`panic`] | crashes in the manner it is told |
@@ -24,6 +25,7 @@ pub mod echo;
 pub mod exit;
 pub mod hog;
 pub mod idle;
+pub mod latency;
 pub mod mixed;
 pub mod output;
 pub mod overflow;

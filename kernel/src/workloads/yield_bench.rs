@@ -22,7 +22,7 @@ crate::app!(
 /// Yields that are measured together, so that reading the clock costs little.
 const BATCH: u64 = 64;
 /// Yields of [`yield_some`].
-const UNROLLED: u64 = 8;
+pub(super) const UNROLLED: u32 = 8;
 const PRIORITY: u8 = 10;
 
 fn main(args: &Args<'static>) -> Result<(), Failure> {
@@ -91,7 +91,7 @@ struct Measured {
 
 /// Yields [`UNROLLED`] times, without a loop around each that would be measured with it.
 #[inline(always)]
-fn yield_some() {
+pub(super) fn yield_some() {
     app::yield_now();
     app::yield_now();
     app::yield_now();
@@ -107,7 +107,7 @@ fn measure(rounds: u64) -> Measured {
     let before = app::sched_info().voluntary_switches;
     for _ in 0..rounds {
         let start_ticks = app::now_ticks();
-        for _ in 0..BATCH / UNROLLED {
+        for _ in 0..BATCH / u64::from(UNROLLED) {
             yield_some();
         }
         batches.push(app::now_ticks() - start_ticks);

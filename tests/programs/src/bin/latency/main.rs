@@ -37,6 +37,7 @@ fn main() {
             exit(2);
         }
     };
+    processes::warm_up();
     switch::measure(&suite);
     processes::measure(&suite);
     fault::measure(&suite);
