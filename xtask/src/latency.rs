@@ -273,14 +273,16 @@ impl<'a> Gate<'a> {
             boot += 1;
             eprintln!("boot {boot} of {boots}: {name}");
         };
+        let missed = |error: &latency::Error| eprintln!("warning: not compared: {error}");
         match base {
             None => {
-                let [now] = measure::measure(plan, [&self.subject], progress)?;
+                let [now] = measure::measure(plan, [&self.subject], progress, missed)?;
                 Ok((None, now))
             }
             Some(image) => {
                 let base = self.with_image(image);
-                let [before, now] = measure::measure(plan, [&base, &self.subject], progress)?;
+                let [before, now] =
+                    measure::measure(plan, [&base, &self.subject], progress, missed)?;
                 Ok((Some(before), now))
             }
         }
