@@ -135,7 +135,7 @@ fn cmdline(boot: &Boot, prefixes: &[String], recorded: Recorded) -> String {
         let only = if prefixes.is_empty() {
             String::new()
         } else {
-            format!(",only={}", prefixes.join("+"))
+            format!(",only={}", prefixes.join(","))
         };
         words.push(format!("workload={name}{only}"));
     }
