@@ -40,6 +40,9 @@ const HIGHER_PRIORITY: u8 = 20;
 /// After this time a CPU that has nothing to do idles as it does for long.
 const LONG: Duration = Duration::from_millis(1);
 
+/// Whether anything that was asked for is measured.
+static HAS_WANTED: AtomicBool = AtomicBool::new(false);
+
 fn main(args: &Args<'static>) -> Result<(), Failure> {
     let only = args.text("only").unwrap_or("");
     let repeat = args.u64_in("repeat", 31, 1..=101)? as u32;
@@ -52,7 +55,11 @@ fn main(args: &Args<'static>) -> Result<(), Failure> {
     timer::measure(suite)?;
     preempt::measure(suite)?;
     pid::measure(suite)?;
-    spawn::measure(suite)
+    spawn::measure(suite)?;
+    if !HAS_WANTED.load(Ordering::Relaxed) {
+        println!("latency: nothing is measured here whose name begins with {only}");
+    }
+    Ok(())
 }
 
 /// Makes the calling task one that measures.
@@ -74,7 +81,9 @@ struct Suite {
 impl Suite {
     /// Whether a metric is asked for.
     fn wants(self, name: &str) -> bool {
-        self.only.is_empty() || self.only.split(',').any(|prefix| name.starts_with(prefix))
+        let wants = self.only.is_empty() || self.only.split(',').any(|it| name.starts_with(it));
+        HAS_WANTED.fetch_or(wants, Ordering::Relaxed);
+        wants
     }
 
     /// Whether a metric is asked for that needs two CPUs; says that it is left out where there is one.

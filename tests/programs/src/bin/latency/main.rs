@@ -45,5 +45,6 @@ fn main() {
     signals::measure(&suite);
     wake::measure(&suite);
     timer::measure(&suite);
+    suite.finish();
     exit(programs::status());
 }

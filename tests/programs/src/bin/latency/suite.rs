@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{Cursor, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use programs::{check, sys};
 
@@ -27,6 +28,8 @@ pub struct Suite {
     pub here: usize,
     there: Option<usize>,
     output: i32,
+    /// Whether [`Self::wants`] has said yes.
+    has_wanted: AtomicBool,
 }
 
 /// One sample of a metric, in ticks of the time-stamp counter.
@@ -74,12 +77,23 @@ impl Suite {
         }
         let marker = sys!(SYS_open, MARKER.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC, 0);
         let output = marker.ok().filter(|_| !to_stdout).map_or(1, |fd| fd as i32);
-        Ok(Self { only, repeat, long_idle, here, there: cpus.get(1).copied(), output })
+        let (there, has_wanted) = (cpus.get(1).copied(), AtomicBool::new(false));
+        Ok(Self { only, repeat, long_idle, here, there, output, has_wanted })
     }
 
     /// Whether a metric is asked for.
     pub fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|prefix| name.starts_with(prefix.as_str()))
+        let wants = self.only.is_empty() || self.only.iter().any(|it| name.starts_with(it));
+        self.has_wanted.fetch_or(wants, Ordering::Relaxed);
+        wants
+    }
+
+    /// Says so if nothing of what there is was asked for.
+    pub fn finish(&self) {
+        if !self.has_wanted.load(Ordering::Relaxed) {
+            let only = self.only.join(", ");
+            eprintln!("latency: nothing is measured here whose name begins with {only}");
+        }
     }
 
     /// The CPU that a metric needs besides [`Self::here`], if the metric is asked for; says that it is left
