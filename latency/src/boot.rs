@@ -176,6 +176,7 @@ mod tests {
             idle: Idle::Halt,
             job: Job::Workload("latency".into()),
             only: only.iter().map(|&it| it.into()).collect(),
+            except: vec![],
             is_suites_own: true,
         }
     }

@@ -67,6 +67,8 @@ pub struct Boot {
     pub job: Job,
     /// Regions that are wanted of it, by the beginnings of their names; all where there is none.
     pub only: Vec<String>,
+    /// Regions that are not wanted of it, likewise.
+    pub except: Vec<String>,
     /// Whether the job takes the suite's options (`--only`, `--idle`).
     pub is_suites_own: bool,
 }
@@ -89,6 +91,12 @@ impl Boot {
         }
     }
 
+    /// Whether a region belongs to the suite, if this boot marks it.
+    pub fn has(&self, region: &str) -> bool {
+        let among = |prefixes: &[String]| prefixes.iter().any(|prefix| begins(region, prefix));
+        (self.only.is_empty() || among(&self.only)) && !among(&self.except)
+    }
+
     /// A boot that runs somebody's own program, which the bundle names, with instructions counted on one CPU.
     pub fn of_bundled(name: &str) -> Self {
         Self {
@@ -99,6 +107,7 @@ impl Boot {
             idle: Idle::Poll,
             job: Job::Bundled,
             only: Vec::new(),
+            except: Vec::new(),
             is_suites_own: false,
         }
     }
@@ -184,6 +193,8 @@ struct Entry {
     workload: Option<String>,
     #[serde(default)]
     only: Vec<String>,
+    #[serde(default)]
+    except: Vec<String>,
 }
 
 /// Reads the suite's file.
@@ -215,6 +226,7 @@ fn parse(text: &str) -> std::result::Result<Vec<Boot>, String> {
             idle: entry.idle,
             job,
             only: entry.only,
+            except: entry.except,
             is_suites_own: true,
         })
     };
@@ -236,7 +248,9 @@ mod tests {
         assert!(boots.iter().any(|boot| boot.precision() == Precision::Noisy));
         // Two boots of one mark and one job would measure a metric twice.
         for (at, boot) in boots.iter().enumerate() {
-            let twin = |other: &&Boot| other.mark == boot.mark && other.job == boot.job;
+            let twin = |other: &&Boot| {
+                other.mark == boot.mark && other.job == boot.job && other.idle == boot.idle
+            };
             assert_eq!(boots[at + 1..].iter().find(twin), None);
         }
     }
@@ -257,7 +271,9 @@ mod tests {
     #[test]
     fn choices_end_where_parts_end() {
         let boots = suite();
-        let (plain, halt) = (&boots[0], boots.iter().find(|b| b.mark.is_some()).unwrap());
+        let plain = &boots[0];
+        let halt =
+            &Boot { mark: Some("halt".into()), only: vec!["timer/idle".into()], ..plain.clone() };
         let fork = Choice::new("fork");
         assert!(fork.includes(plain, "fork/call/64kib") && fork.includes(plain, "fork"));
         assert!(!fork.includes(plain, "forks"));
