@@ -42,8 +42,9 @@ impl CpuSet {
     }
 
     /// Whether the CPU is in the set.
+    #[inline]
     pub const fn contains(self, cpu: usize) -> bool {
-        self.0 & Self::single(cpu).0 != 0
+        cpu < MAX_CPUS && self.0 >> cpu & 1 != 0
     }
 
     /// Puts the CPU in.

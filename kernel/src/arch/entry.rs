@@ -15,10 +15,11 @@
 //! frame-pointer link with the interrupted instruction as its return address, so that a backtrace from a
 //! handler runs on through the interrupted code.
 //!
-//! SYSRET is used where the program's registers are as SYSCALL found them, but for the result
-//! ([`Frame::leave_by_iret`]). A program's RIP is below
-//! the end of the window wherever it comes from, hence canonical: SYSRET cannot fault in
-//! ring 0 (SDM vol. 2, SYSRET).
+//! SYSRET is used where the program's registers are as SYSCALL found them, but for the result; a handler
+//! that has changed them does not return, but leaves with the whole frame
+//! ([`user::leave`](super::user::leave)). Hence the registers that a C function preserves need no loading. A
+//! program's RIP is below the end of the window wherever it comes from, hence canonical: SYSRET cannot
+//! fault in ring 0 (SDM vol. 2, SYSRET).
 
 use core::arch::global_asm;
 
@@ -48,7 +49,6 @@ global_asm!(
     push rax
     push rcx
     push rdx
-    push rbx
     push rbp
     push rsi
     push rdi
@@ -56,6 +56,7 @@ global_asm!(
     push r9
     push r10
     push r11
+    push rbx
     push r12
     push r13
     push r14
@@ -71,11 +72,7 @@ global_asm!(
     mov rbp, rsp
     .endm
 
-    .macro pop_registers
-    pop r15
-    pop r14
-    pop r13
-    pop r12
+    .macro pop_r11_to_rcx
     pop r11
     pop r10
     pop r9
@@ -83,9 +80,17 @@ global_asm!(
     pop rdi
     pop rsi
     pop rbp
-    pop rbx
     pop rdx
     pop rcx
+    .endm
+
+    .macro pop_registers
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    pop_r11_to_rcx
     pop rax
     .endm
 
@@ -180,13 +185,11 @@ syscall_entry:
     mov rdi, rsp
     xor ebp, ebp
     sti
-    # Returns with interrupts off.
+    # Returns with interrupts off, RBX and R12 to R15 as they were, and the result in RAX.
     call qword ptr [rip + {syscall_hook}]
-    # What a signal has changed takes the long way. Else RCX and R11 are what SYSCALL put there.
-    cmp dword ptr [rsp + {vector}], {syscall_vector}
-    jne leave_to_ring_3
-    pop_registers
-    mov rsp, [rsp + {user_rsp_after_rax}]
+    add rsp, {r11}
+    pop_r11_to_rcx
+    mov rsp, [rsp + {user_rsp_after_rcx}]
     swapgs
     sysretq
 
@@ -211,8 +214,8 @@ interrupt_stubs:
     .endr
 "#,
     rip = const core::mem::offset_of!(Frame, rip),
-    vector = const core::mem::offset_of!(Frame, vector),
-    user_rsp_after_rax = const core::mem::offset_of!(Frame, rsp) - core::mem::offset_of!(Frame, vector),
+    r11 = const core::mem::offset_of!(Frame, r11),
+    user_rsp_after_rcx = const core::mem::offset_of!(Frame, rsp) - core::mem::offset_of!(Frame, rax),
     head = const core::mem::offset_of!(Frame, rip) as u64 + PUSHED_BY_CPU,
     gs_base = const 0xC000_0101u32, // IA32_GS_BASE
     scratch = const percpu::SCRATCH,

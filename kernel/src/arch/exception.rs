@@ -17,6 +17,7 @@ pub struct Frame {
     pub r14: u64,
     pub r13: u64,
     pub r12: u64,
+    pub rbx: u64,
     pub r11: u64,
     pub r10: u64,
     pub r9: u64,
@@ -24,7 +25,6 @@ pub struct Frame {
     pub rdi: u64,
     pub rsi: u64,
     pub rbp: u64,
-    pub rbx: u64,
     pub rdx: u64,
     pub rcx: u64,
     pub rax: u64,
@@ -72,13 +72,6 @@ impl Frame {
         self.cs & 3 != 0
     }
 
-    /// To be called on a system call's frame whose RIP, RFLAGS, RCX or R11 were changed: sends it by IRET.
-    pub fn leave_by_iret(&mut self) {
-        if self.vector == SYSCALL {
-            self.vector = SYSCALL_CHANGED;
-        }
-    }
-
     /// The exception's mnemonic and name (SDM vol. 3, table 6-1).
     pub fn name(&self) -> &'static str {
         match self.vector {
@@ -115,8 +108,6 @@ const NMI: u64 = 2;
 const DEVICE_NOT_AVAILABLE: u64 = 7;
 /// What `vector` is in the frame of a system call. `error_code` is the call's number then.
 pub const SYSCALL: u64 = 256;
-/// What `vector` becomes if the kernel has changed registers that SYSRET takes from elsewhere.
-pub const SYSCALL_CHANGED: u64 = 257;
 
 /// Set when a CPU wants all others to stop for good.
 static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);

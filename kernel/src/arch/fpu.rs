@@ -172,30 +172,38 @@ impl State {
         }
     }
 
-    /// The program of this state is switched away from.
-    #[inline]
-    pub(super) fn leave(&self, _irq: &IrqOff) {
-        let cpu = CPUS.this();
+    /// The program of this state is switched away from, on this CPU.
+    #[inline(always)]
+    pub(super) fn leave(&self, cpu: u32, _irq: &IrqOff) {
+        let cpu = CPUS.of(cpu);
         if cpu.is_open.get() {
-            // SAFETY: TS is clear, and the registers are this state's: it has run until now.
-            unsafe { save(self.area.as_ptr()) };
-            close(cpu);
+            self.save_registers(cpu);
         } else {
             self.streak.set(0);
         }
     }
 
-    /// The program of this state is switched to.
-    #[inline]
-    pub(super) fn enter(&self, _irq: &IrqOff) {
+    /// The program of this state is switched to, on this CPU.
+    #[inline(always)]
+    pub(super) fn enter(&self, cpu: u32, _irq: &IrqOff) {
         let eager = self.eager_slices.get();
         if eager > 0 {
             self.eager_slices.set(eager - 1);
-            self.load_registers(CPUS.this());
+            self.load_registers(CPUS.of(cpu));
         }
     }
 
+    /// Takes the CPU's registers, which are this state's, and lets nobody use them. Out of line, as
+    /// [`Self::load_registers`] is: a switch between programs that do not use them pays for no stack frame.
+    #[inline(never)]
+    fn save_registers(&self, cpu: &Cpu) {
+        // SAFETY: TS is clear, and the registers are this state's: it has run until now.
+        unsafe { save(self.area.as_ptr()) };
+        close(cpu);
+    }
+
     /// Makes the CPU's registers this state's, to be used.
+    #[inline(never)]
     fn load_registers(&self, cpu: &Cpu) {
         open(cpu);
         let here = percpu::cpu_id();

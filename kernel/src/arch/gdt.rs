@@ -89,14 +89,14 @@ pub unsafe fn load(cpu: u32, ist_tops: [u64; IST_STACKS]) {
     }
 }
 
-/// Sets the stack on which this CPU takes interrupts and exceptions from ring 3.
-#[inline]
-pub fn set_kernel_stack(_irq: &IrqOff, top: u64) {
-    let cpu = percpu::cpu_id() as usize;
+/// Sets the stack on which this CPU, number `cpu`, takes interrupts and exceptions from ring 3.
+#[inline(always)]
+pub fn set_kernel_stack(cpu: u32, _irq: &IrqOff, top: u64) {
     // SAFETY: this CPU's own entry, which nobody else changes, with interrupts off; the CPU itself reads
     // the word when it leaves ring 3. The field is packed, so it is written through a raw pointer.
     unsafe {
-        let table = &raw mut (*TABLES.0.get())[cpu].tss.privilege_stack_table;
+        let tables = &raw mut (*TABLES.0.get())[cpu as usize % MAX_CPUS];
+        let table = &raw mut (*tables).tss.privilege_stack_table;
         table.cast::<u64>().write_unaligned(top);
     }
 }

@@ -12,15 +12,15 @@ use super::gdt::{KERNEL_CODE, USER_DATA};
 /// IA32_STAR (SDM vol. 4, table 2-2).
 const STAR: u32 = 0xC000_0081;
 
-/// What handles a system call: called with interrupts on, returns with them off. The registers are
-/// those of the program, to be changed in place; the call's number is in `error_code` as well as in
-/// `rax`, where the result goes.
-pub type Handler = extern "C" fn(&mut Frame);
+/// What handles a system call: called with interrupts on, returns with them off, and with what RAX is to
+/// be. The frame has the program's registers, and the call's number in `error_code`; a handler that has
+/// changed it does not return, but [leaves](super::user::leave).
+pub type Handler = extern "C" fn(&mut Frame) -> u64;
 
 /// The handler. The entry code calls through this word.
 pub(super) static HANDLER: AtomicPtr<()> = AtomicPtr::new(before_boot as Handler as *mut ());
 
-extern "C" fn before_boot(_frame: &mut Frame) {
+extern "C" fn before_boot(_frame: &mut Frame) -> u64 {
     unreachable!("no program runs before there is a handler for its calls");
 }
 

@@ -126,7 +126,7 @@ impl UserContext {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn load_bases(&self, loaded: &Loaded, _irq: &IrqOff) {
         if loaded.fs_base.replace(self.fs_base.get()) != self.fs_base.get() {
             FsBase::write(VirtAddr::new_truncate(self.fs_base.get()));
@@ -142,18 +142,20 @@ impl UserContext {
 ///
 /// # Safety
 /// By the scheduler, at a switch between them; `next` stays alive while its task runs.
-#[inline]
+#[inline(always)]
 pub unsafe fn switch(irq: &IrqOff, previous: Option<&UserContext>, next: Option<&UserContext>) {
+    // Asked for once.
+    let cpu = percpu::cpu_id();
     if let Some(previous) = previous {
-        previous.fpu.leave(irq);
+        previous.fpu.leave(cpu, irq);
     }
     if let Some(next) = next {
-        let loaded = LOADED.this();
+        let loaded = LOADED.of(cpu);
         loaded.context.set(next);
         percpu::set_kernel_stack(irq, next.kernel_stack);
-        gdt::set_kernel_stack(irq, next.kernel_stack);
+        gdt::set_kernel_stack(cpu, irq, next.kernel_stack);
         next.load_bases(loaded, irq);
-        next.fpu.enter(irq);
+        next.fpu.enter(cpu, irq);
     }
 }
 

@@ -84,7 +84,17 @@ fn heed_interruptions(frame: &mut Frame) {
         // Only the leader comes here while there is one: the others are doomed.
         exec::adopt_handover();
         signal::deliver(thread, frame);
-        frame.leave_by_iret();
+        signal::forget_call(frame);
         irq::disable();
     }
+}
+
+/// Ends the running thread's system call, whose result this is, with what its interruptions want. Interrupts
+/// are off.
+#[cold]
+#[inline(never)]
+pub fn leave_interrupted_call(result: u64) -> ! {
+    // SAFETY: this task's own frame; the call's handler uses it no more.
+    unsafe { current().frame() }.rax = result;
+    clone::enter()
 }

@@ -52,6 +52,9 @@ pub fn yield_now() {
 
 /// Sleeps, if the running task is still prepared to ([`State::Preparing`]): a wake since then makes
 /// this return at once.
+///
+/// Inlined, as [`yield_now`] is.
+#[inline(always)]
 pub fn sleep_prepared() {
     lockdep::assert_none_held();
     debug_assert!(percpu::preempt_depth() == 0, "a task sleeps with preemption off");
@@ -120,7 +123,8 @@ pub(super) fn schedule(why: Switch) {
     let prev_state = match why {
         Switch::Yield | Switch::Preempt | Switch::Migrate => State::Runnable,
         Switch::Exit => State::Zombie,
-        Switch::Block => match commit_to_sleep(prev) {
+        // Under the queue's lock, so that accounts and state change together.
+        Switch::Block => match prev.state.commit_to_sleep() {
             Some(asleep) => asleep,
             None => return,
         },
@@ -207,14 +211,6 @@ fn finish(suspended: *mut Task) {
     // SAFETY: `switch` reports the task that this CPU has just left, which stays alive until its
     // `on_cpu` is clear.
     unsafe { (*suspended).on_cpu.store(false, Ordering::Release) };
-}
-
-/// From prepared to asleep, unless a wake came in between. Under the queue's lock, so that
-/// accounts and state change together.
-fn commit_to_sleep(task: &Task) -> Option<State> {
-    let prepared = task.state();
-    let State::Preparing(kind) = prepared else { return None };
-    task.state.change(prepared, State::Sleeping(kind)).then_some(State::Sleeping(kind))
 }
 
 /// Where a new task begins.

@@ -122,11 +122,24 @@ impl StateWord {
 
     /// Changes the state. Sequentially consistent: what a sleeper reads after preparing, and what
     /// a waker wrote before waking, are ordered by it.
+    #[inline(always)]
     pub fn set(&self, state: State) {
         self.0.swap(state.number(), Ordering::SeqCst);
     }
 
+    /// From prepared to asleep, in the way that was prepared. None if a wake came in between.
+    #[inline(always)]
+    pub(super) fn commit_to_sleep(&self) -> Option<State> {
+        let kind = match self.0.load(Ordering::Relaxed) {
+            1 => Sleep::Interruptible,
+            2 => Sleep::Uninterruptible,
+            _ => return None,
+        };
+        self.change(State::Preparing(kind), State::Sleeping(kind)).then_some(State::Sleeping(kind))
+    }
+
     /// Changes the state if it is `from`.
+    #[inline(always)]
     pub fn change(&self, from: State, to: State) -> bool {
         self.0
             .compare_exchange(from.number(), to.number(), Ordering::SeqCst, Ordering::SeqCst)

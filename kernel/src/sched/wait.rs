@@ -349,6 +349,7 @@ impl Waiters {
 ///
 /// # Errors
 /// [`WaitError`] if the wait ended before.
+#[inline(always)]
 pub fn sleep_until_woken(
     sleep: Sleep,
     deadline_ticks: Option<u64>,

@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 
 use orrery_core::sched::{Enqueue, Preempt, RunQueue, placement};
 
-use super::cpu::{CPUS, Cpu, online, view};
+use super::cpu::{self, CPUS, Cpu, online, view};
 use super::switch::is_saved;
 use super::task::{Sleep, State, Task};
 use crate::arch::irq::IrqOff;
@@ -107,7 +107,7 @@ fn place(task: &Task, why: Enqueue) {
         events::sched_wakeup(task.pid(), cpu as u8, seq);
         // The most usual case, and the hottest: all of it in one function.
         if cpu == percpu::cpu_id() && is_saved(task) {
-            let this = CPUS.of(cpu);
+            let this = cpu::this();
             let mut queue = this.queue.lock_with(&irq);
             let now = tsc::now();
             admit_here(this, &mut queue, NonNull::from(task), (why, Reason::Wake), now, &irq);

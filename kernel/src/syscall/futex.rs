@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use linux_raw_sys::general::__kernel_timespec;
+use linux_raw_sys::general::{__kernel_timespec, FUTEX_PRIVATE_FLAG, FUTEX_WAIT, FUTEX_WAKE};
 use orrery_core::futex::{ANY, Clock, Command, Operation, Scope, WordOperation};
 
 use super::{Args, Errno, SysResult};
@@ -14,21 +14,32 @@ use crate::time::{self, deadline};
 
 /// futex(2).
 pub fn futex(args: &Args) -> SysResult {
-    let operation = Operation::decode(args[1] as u32)?;
-    let (address, value, scope) = (args[0], args[2] as u32, operation.scope);
-    match operation.command {
-        Command::Wake => wake(address, scope, value, ANY),
-        Command::Wait if args[3] == 0 => {
-            wait(Wait { address, expected: value, scope, bitset: ANY, deadline_ticks: None })
-        }
-        _ => seldom(args, operation),
+    let op = args[1] as u32;
+    match op & !FUTEX_PRIVATE_FLAG {
+        FUTEX_WAKE => wake_any(args, Scope::of(op)),
+        FUTEX_WAIT if args[3] == 0 => wait_any(args, Scope::of(op)),
+        _ => seldom(args, op),
     }
+}
+
+/// [`wait`] without its options, for the path that counts.
+#[inline(never)]
+fn wait_any(args: &Args, scope: Scope) -> SysResult {
+    let (address, expected) = (args[0], args[2] as u32);
+    wait_here(Wait { address, expected, scope, bitset: ANY, deadline_ticks: None })
+}
+
+/// [`wake`] without its options, for the path that counts.
+#[inline(never)]
+fn wake_any(args: &Args, scope: Scope) -> SysResult {
+    Ok(futex::wake(args[0], scope, at_least_one(args[2] as u32), ANY)?.into())
 }
 
 /// What programs do not do all the time.
 #[cold]
 #[inline(never)]
-fn seldom(args: &Args, Operation { command, scope, clock }: Operation) -> SysResult {
+fn seldom(args: &Args, op: u32) -> SysResult {
+    let Operation { command, scope, clock } = Operation::decode(op)?;
     let (address, value, value_3) = (args[0], args[2] as u32, args[5] as u32);
     match command {
         Command::Wake => wake(address, scope, value, ANY),
@@ -75,6 +86,7 @@ fn at_least_one(limit: u32) -> u32 {
     limit.cast_signed().max(1).cast_unsigned()
 }
 
+#[inline(never)]
 fn wake(address: u64, scope: Scope, limit: u32, bitset: u32) -> SysResult {
     if bitset == 0 {
         return Err(Errno::EINVAL);
@@ -82,7 +94,13 @@ fn wake(address: u64, scope: Scope, limit: u32, bitset: u32) -> SysResult {
     Ok(futex::wake(address, scope, at_least_one(limit), bitset)?.into())
 }
 
+#[inline(never)]
 fn wait(request: Wait) -> SysResult {
+    wait_here(request)
+}
+
+#[inline(always)]
+fn wait_here(request: Wait) -> SysResult {
     if request.bitset == 0 {
         return Err(Errno::EINVAL);
     }

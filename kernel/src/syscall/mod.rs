@@ -30,9 +30,9 @@ pub use orrery_core::errno::{Errno, SysResult};
 
 use core::ops::Index;
 
-use crate::arch::exception::{self, Frame};
+use crate::arch::exception::Frame;
 use crate::arch::irq;
-use crate::process::return_to_user;
+use crate::process::leave_interrupted_call;
 use crate::trace::events;
 use crate::trace::record::{self, Category};
 
@@ -71,22 +71,22 @@ impl Index<usize> for Args {
 }
 
 /// Handles a call: [`crate::arch::syscall::Handler`].
-pub extern "C" fn on_syscall(frame: &mut Frame) {
-    if record::is_enabled(Category::Syscall) {
-        call_traced(frame);
-    } else {
-        frame.rax = call(frame);
-    }
+pub extern "C" fn on_syscall(frame: &mut Frame) -> u64 {
+    let result =
+        if record::is_enabled(Category::Syscall) { call_traced(frame) } else { call(frame) };
     irq::disable();
-    return_to_user(frame);
+    if crate::sched::current().is_interrupted_relaxed() {
+        leave_interrupted_call(result);
+    }
     debug_assert!(
-        frame.vector != exception::SYSCALL || (frame.rip, frame.rflags) == (frame.rcx, frame.r11),
+        (frame.rip, frame.rflags) == (frame.rcx, frame.r11),
         "registers that SYSRET would lose were changed behind its back"
     );
+    result
 }
 
 /// What RAX is after the call. A call that a signal is to restart has an error number of its own
-/// kind, and [`return_to_user`] finds the signal.
+/// kind, and [`leave_interrupted_call`] finds the signal.
 #[inline(always)]
 fn call(frame: &Frame) -> u64 {
     match table::handler(frame.error_code)(Args::of(frame)) {
@@ -97,11 +97,12 @@ fn call(frame: &Frame) -> u64 {
 
 #[cold]
 #[inline(never)]
-fn call_traced(frame: &mut Frame) {
+fn call_traced(frame: &Frame) -> u64 {
     let number = frame.error_code as u32;
     events::syscall_enter(number, frame.rdi, frame.rsi, frame.rdx);
-    frame.rax = call(frame);
-    events::syscall_exit(number, frame.rax.cast_signed());
+    let result = call(frame);
+    events::syscall_exit(number, result.cast_signed());
+    result
 }
 
 /// A call that the kernel does not have.

@@ -13,6 +13,14 @@ pub enum Scope {
     Shared,
 }
 
+impl Scope {
+    /// Which a `futex_op` says.
+    #[inline]
+    pub const fn of(op: u32) -> Self {
+        if op & abi::FUTEX_PRIVATE_FLAG != 0 { Self::Private } else { Self::Shared }
+    }
+}
+
 /// The clock of an absolute timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
@@ -65,7 +73,7 @@ impl Operation {
             abi::FUTEX_WAKE_OP => Command::WakeOp,
             _ => return Err(Errno::ENOSYS),
         };
-        let scope = if op & abi::FUTEX_PRIVATE_FLAG != 0 { Scope::Private } else { Scope::Shared };
+        let scope = Scope::of(op);
         let clock = if op & abi::FUTEX_CLOCK_REALTIME == 0 {
             Clock::Monotonic
         } else if matches!(command, Command::WaitBitset) {

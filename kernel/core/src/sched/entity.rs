@@ -196,12 +196,11 @@ impl Entity {
     }
 
     /// It was put on the queue of a CPU.
+    #[inline]
     pub(super) fn joined(&self, cpu: u32, now_ticks: u64) {
         self.on_queue.set(OnQueue::Yes);
         self.last_queued_ticks.set(now_ticks);
-        if let Some(before) = self.cpu.replace(Some(cpu))
-            && before != cpu
-        {
+        if self.cpu.get() != Some(cpu) && self.cpu.replace(Some(cpu)).is_some() {
             bump(&self.migrations);
         }
     }

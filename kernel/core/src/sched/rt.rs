@@ -57,8 +57,10 @@ impl RtQueue {
     }
 
     /// The highest level that has anyone.
+    #[inline]
     pub fn highest(&self) -> Option<RtPriority> {
-        self.highest_level().and_then(|level| RtPriority::new(level as u8))
+        // SAFETY: the entities of a ring are alive.
+        self.first.and_then(|first| unsafe { first.as_ref() }.policy().rt_priority())
     }
 
     /// The entity whose turn it is: the head of the highest level.
@@ -67,6 +69,8 @@ impl RtQueue {
         self.first
     }
 
+    /// To be called where a level becomes occupied or empty, or its head another.
+    #[inline(never)]
     fn find_first(&mut self) {
         self.first = self.highest_level().and_then(|level| self.heads[level as usize % LEVELS]);
     }
@@ -75,7 +79,9 @@ impl RtQueue {
     ///
     /// # Safety
     /// It is in no ring, and stays alive, where it is, until it is removed.
+    #[inline]
     pub unsafe fn insert(&mut self, entity: NonNull<Entity>, level: RtPriority, place: Place) {
+        self.len += 1;
         let level = level.get() as usize % LEVELS;
         // SAFETY: the caller's entity, and those in the ring, are alive.
         unsafe {
@@ -86,6 +92,7 @@ impl RtQueue {
                     this.ring_prev.set(Some(entity));
                     self.heads[level] = Some(entity);
                     self.occupied[level / 64] |= 1 << (level % 64);
+                    self.find_first();
                 }
                 Some(head) => {
                     let tail = head.as_ref().ring_prev.replace(Some(entity));
@@ -96,19 +103,20 @@ impl RtQueue {
                     }
                     if place == Place::Head {
                         self.heads[level] = Some(entity);
+                        self.find_first();
                     }
                 }
             }
         }
-        self.len += 1;
-        self.find_first();
     }
 
     /// Takes an entity out of its level.
     ///
     /// # Safety
     /// It is in the ring of this level of this queue.
+    #[inline]
     pub unsafe fn remove(&mut self, entity: NonNull<Entity>, level: RtPriority) {
+        self.len -= 1;
         let level = level.get() as usize % LEVELS;
         // SAFETY: the entities of a ring are alive.
         let this = unsafe { entity.as_ref() };
@@ -116,9 +124,13 @@ impl RtQueue {
         if next == Some(entity) {
             self.heads[level] = None;
             self.occupied[level / 64] &= !(1 << (level % 64));
+            self.find_first();
         } else {
             if self.heads[level] == Some(entity) {
                 self.heads[level] = next;
+                if self.first == Some(entity) {
+                    self.first = next;
+                }
             }
             if let (Some(next), Some(prev)) = (next, prev) {
                 // SAFETY: as above.
@@ -128,8 +140,6 @@ impl RtQueue {
                 }
             }
         }
-        self.len -= 1;
-        self.find_first();
     }
 
     /// Makes the running entity, the head of its level, the tail, and returns whose turn it is.

@@ -168,6 +168,7 @@ impl RunQueue {
     }
 
     /// Brings the accounts up to date and returns the queue's time.
+    #[inline]
     fn charge(&mut self, now_ticks: u64) -> u64 {
         let (now, ticks) = self.advance_clock(now_ticks);
         match self.current {
@@ -187,25 +188,35 @@ impl RunQueue {
     /// Ends the running entity's turn and returns whose turn is next, none for the idle task. The
     /// caller switches to it if it is not the same.
     ///
-    /// Fastest where `why` is a constant.
+    /// Fastest where `why` is a constant: going to sleep is inlined.
     ///
     /// # Safety
     /// The queue's lock is held. The contract of [`enqueue`](Self::enqueue) still holds for every
     /// entity on the queue. After `Block`, `Migrate` and `Exit` the entity is the caller's again.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn schedule(&mut self, now_ticks: u64, why: Switch) -> Option<NonNull<Entity>> {
         match why {
             Switch::Yield => self.yield_current(now_ticks),
             Switch::Preempt => self.preempt_current(now_ticks),
-            Switch::Block | Switch::Migrate | Switch::Exit => {
-                let now = self.charge(now_ticks);
-                if let Some(current) = self.current {
-                    self.retire(current, why);
-                }
-                let next = self.take_next();
-                self.switch_to(next, now)
-            }
+            Switch::Block => self.leave_current(now_ticks, Switch::Block),
+            Switch::Migrate | Switch::Exit => self.leave_for_good(now_ticks, why),
         }
+    }
+
+    #[inline(always)]
+    fn leave_current(&mut self, now_ticks: u64, why: Switch) -> Link<Entity> {
+        let now = self.charge(now_ticks);
+        if let Some(current) = self.current {
+            self.retire(current, why);
+        }
+        let next = self.take_next();
+        self.switch_to(next, now)
+    }
+
+    /// [`Self::leave_current`] where it is no matter of instructions.
+    #[inline(never)]
+    fn leave_for_good(&mut self, now_ticks: u64, why: Switch) -> Link<Entity> {
+        self.leave_current(now_ticks, why)
     }
 
     #[inline]
@@ -306,6 +317,7 @@ impl RunQueue {
     }
 
     /// Takes the running entity off the queue.
+    #[inline(always)]
     fn retire(&mut self, entity: NonNull<Entity>, why: Switch) {
         let departure = match why {
             Switch::Block => Departure::Sleeps,
@@ -331,6 +343,7 @@ impl RunQueue {
     /// # Safety
     /// The queue's lock is held. The entity is on no queue. Until it is off this one it stays
     /// alive, where it is, and nobody has a `&mut` to it or uses its cells without the lock.
+    #[inline(always)]
     pub unsafe fn enqueue(
         &mut self,
         entity: NonNull<Entity>,
@@ -341,15 +354,14 @@ impl RunQueue {
         // SAFETY: the caller's contract.
         unsafe {
             let this = entity.as_ref();
-            let arrival = match why {
+            this.joined(self.cpu, now);
+            self.attach(entity, || match why {
                 Enqueue::New => Arrival::New,
                 Enqueue::Wakeup => {
                     Arrival::Woken { slept_ticks: now.saturating_sub(this.slept_at_ticks.get()) }
                 }
                 Enqueue::Migrated => Arrival::Moved,
-            };
-            this.joined(self.cpu, now);
-            self.attach(entity, arrival);
+            });
         }
         self.nr_running += 1;
         // A new task waits its turn: its maker mostly has more to do, and may be about to wait for it.
@@ -419,7 +431,7 @@ impl RunQueue {
         unsafe {
             self.detach(entity, Departure::Moves);
             this.assign_policy(policy);
-            self.attach(entity, Arrival::Moved);
+            self.attach(entity, || Arrival::Moved);
         }
         self.compare_current()
     }
@@ -428,14 +440,15 @@ impl RunQueue {
     ///
     /// # Safety
     /// It is in no class, and fulfils the contract of `enqueue`.
-    unsafe fn attach(&mut self, entity: NonNull<Entity>, arrival: Arrival) {
+    #[inline(always)]
+    unsafe fn attach(&mut self, entity: NonNull<Entity>, arrival: impl FnOnce() -> Arrival) {
         let runs = self.current == Some(entity);
         // SAFETY: the caller's contract.
         unsafe {
             let this = entity.as_ref();
             match this.policy.get() {
                 Policy::Fair(_) => {
-                    self.fair.join(this, arrival);
+                    self.fair.join(this, arrival());
                     if !runs {
                         self.fair.put(entity);
                     }
@@ -454,6 +467,7 @@ impl RunQueue {
     ///
     /// # Safety
     /// It is on this queue.
+    #[inline(always)]
     unsafe fn detach(&mut self, entity: NonNull<Entity>, departure: Departure) {
         // SAFETY: the caller's contract; all runnable fair entities but the running one are in the
         // tree.
@@ -471,6 +485,7 @@ impl RunQueue {
         }
     }
 
+    #[cold]
     fn start_quantum(&self, entity: &Entity) {
         let end = entity.run_ticks.get().saturating_add(self.rr_quantum_ticks);
         entity.quantum_end_run_ticks.set(end);

@@ -125,6 +125,7 @@ pub enum NotWoken {
 ///
 /// # Errors
 /// [`NotWoken`].
+#[inline(always)]
 pub fn wait(request: &Wait) -> Result<(), NotWoken> {
     let key = key(request.address, request.scope).map_err(NotWoken::Refused)?;
     let task = sched::current();
@@ -200,7 +201,7 @@ fn leave(waiter: &Waiter) -> Left {
 ///
 /// # Errors
 /// As [`key`].
-#[inline]
+#[inline(always)]
 pub fn wake(address: u64, scope: Scope, limit: u32, bitset: u32) -> Result<u32, Errno> {
     Ok(wake_here(key(address, scope)?, limit, bitset))
 }

@@ -377,7 +377,7 @@ fn is_syscall(frame: &Frame) -> bool {
 }
 
 /// Lets nothing restart the call that the frame was of.
-fn forget_call(frame: &mut Frame) {
+pub(super) fn forget_call(frame: &mut Frame) {
     /// No vector, and no call either.
     const NONE: u64 = u64::MAX;
     frame.vector = NONE;
