@@ -191,25 +191,26 @@ impl OpenFile {
     /// Whether it can be read.
     #[inline]
     pub fn is_readable(&self) -> bool {
-        self.flags() & (O_ACCMODE | O_PATH) != O_WRONLY && self.flags() & O_PATH == 0
+        allows_reading(self.flags())
     }
 
     /// Whether it can be written.
     #[inline]
     pub fn is_writable(&self) -> bool {
-        self.flags() & O_ACCMODE != O_RDONLY && self.flags() & O_PATH == 0
+        allows_writing(self.flags())
     }
 
     /// Reads at the position, and moves it. Returns the bytes read, 0 at the end.
     ///
     /// # Errors
     /// `EBADF` if it is not open for reading, and what the file says if nothing was read.
-    #[inline]
+    #[inline(always)]
     pub fn read(&self, to: &mut IoTo<'_>) -> Result<usize, Errno> {
-        if !self.is_readable() {
+        let flags = self.flags();
+        if !allows_reading(flags) {
             return Err(Errno::EBADF);
         }
-        let mut transfer = Transfer { at: 0, flags: self.flags() };
+        let mut transfer = Transfer { at: 0, flags };
         let result = if self.has_positions {
             let mut position = self.position.lock();
             transfer.at = *position;
@@ -226,12 +227,13 @@ impl OpenFile {
     ///
     /// # Errors
     /// `EBADF` if it is not open for writing, and what the file says if nothing was written.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, from: &mut IoFrom<'_>) -> Result<usize, Errno> {
-        if !self.is_writable() {
+        let flags = self.flags();
+        if !allows_writing(flags) {
             return Err(Errno::EBADF);
         }
-        let mut transfer = Transfer { at: 0, flags: self.flags() };
+        let mut transfer = Transfer { at: 0, flags };
         let result = if self.has_positions {
             let mut position = self.position.lock();
             transfer.at = *position;
@@ -366,6 +368,19 @@ impl OpenFile {
             _ => {}
         }
     }
+}
+
+#[inline(always)]
+fn allows_reading(flags: u32) -> bool {
+    // `O_PATH` is beyond all access modes.
+    let mode = flags & (O_ACCMODE | O_PATH);
+    mode <= O_ACCMODE && mode != O_WRONLY
+}
+
+#[inline(always)]
+fn allows_writing(flags: u32) -> bool {
+    let mode = flags & (O_ACCMODE | O_PATH);
+    mode <= O_ACCMODE && mode != O_RDONLY
 }
 
 impl Drop for OpenFile {

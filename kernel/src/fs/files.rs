@@ -72,19 +72,23 @@ impl Files {
     ///
     /// # Errors
     /// `EBADF`, and those of `work`.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn with<R>(
         self: &Arc<Self>,
         fd: i32,
         work: impl FnOnce(&OpenFile) -> Result<R, Errno>,
     ) -> Result<R, Errno> {
-        if Arc::strong_count(self) > 1 {
-            return work(&*self.get(fd)?);
-        }
-        // SAFETY: whoever changes the table has it as a thread's; the one thread that has it is running, and does
-        // not (caller). Others may come to read.
-        let table = unsafe { &*self.0.data_ptr() };
-        work(table.get(fd.cast_unsigned()).ok_or(Errno::EBADF)?)
+        let held;
+        let file = if Arc::strong_count(self) > 1 {
+            held = self.get(fd)?;
+            &held
+        } else {
+            // SAFETY: whoever changes the table has it as a thread's; the one thread that has it is running, and
+            // does not (caller). Others may come to read.
+            let table = unsafe { &*self.0.data_ptr() };
+            table.get(fd.cast_unsigned()).ok_or(Errno::EBADF)?
+        };
+        work(file)
     }
 
     /// What `mmap` of a descriptor maps; `to_write` if shared and written.

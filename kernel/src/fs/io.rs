@@ -38,7 +38,8 @@ struct Cursor<'a> {
     next: &'a [Segment],
     /// Bytes left in all segments.
     left_bytes: usize,
-    done_bytes: usize,
+    /// These and what has been moved.
+    total_bytes: usize,
 }
 
 impl<'a> Cursor<'a> {
@@ -48,13 +49,13 @@ impl<'a> Cursor<'a> {
             None => (Segment { address: 0, len_bytes: 0 }, segments),
         };
         let left_bytes = segments.iter().map(|it| it.len_bytes).sum();
-        Self { owner, now, next, left_bytes, done_bytes: 0 }
+        Self { owner, now, next, left_bytes, total_bytes: left_bytes }
     }
 
     #[inline]
     fn one(owner: Owner, address: u64, len_bytes: usize) -> Self {
         let now = Segment { address, len_bytes };
-        Self { owner, now, next: &[], left_bytes: len_bytes, done_bytes: 0 }
+        Self { owner, now, next: &[], left_bytes: len_bytes, total_bytes: len_bytes }
     }
 
     /// Moves up to `len_bytes` bytes; `step` moves a run of them (the address, the offset among these
@@ -74,13 +75,17 @@ impl<'a> Cursor<'a> {
         if done < len_bytes { Err(Errno::EFAULT) } else { Ok(done) }
     }
 
+    #[inline]
+    fn done(&self) -> usize {
+        self.total_bytes - self.left_bytes
+    }
+
     /// Notes that so many bytes of the current segment have been moved.
     #[inline(always)]
     fn advance(&mut self, done: usize) {
         self.now.address += done as u64;
         self.now.len_bytes -= done;
         self.left_bytes -= done;
-        self.done_bytes += done;
     }
 
     /// [`Self::transfer`] of bytes that are in more than one segment.
@@ -142,7 +147,7 @@ impl<'a> IoTo<'a> {
     /// Bytes put so far.
     #[inline]
     pub fn done(&self) -> usize {
-        self.cursor.done_bytes
+        self.cursor.done()
     }
 
     /// Puts as many of these bytes as fit; returns how many.
@@ -212,7 +217,7 @@ impl<'a> IoFrom<'a> {
     /// Bytes taken so far.
     #[inline]
     pub fn done(&self) -> usize {
-        self.cursor.done_bytes
+        self.cursor.done()
     }
 
     /// Fills these bytes, as far as there are so many; returns how many there were.
@@ -238,12 +243,11 @@ impl<'a> IoFrom<'a> {
 
     /// Does not count what was taken: the write as a whole has failed.
     pub fn forget_done(&mut self) {
-        self.cursor.done_bytes = 0;
+        self.cursor.total_bytes = self.cursor.left_bytes;
     }
 
     /// Takes all bytes that are left and forgets them.
     pub fn discard(&mut self) {
-        self.cursor.done_bytes += self.cursor.left_bytes;
         self.cursor.left_bytes = 0;
     }
 }

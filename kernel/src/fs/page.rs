@@ -37,20 +37,25 @@ impl Page {
         pfn
     }
 
+    #[inline]
     fn start(&self) -> NonNull<u8> {
-        let start = phys_to_virt(PhysAddr::new(self.0.start_address())).as_mut_ptr();
-        // SAFETY: the direct map is not at address 0.
-        unsafe { NonNull::new_unchecked(start) }
+        // SAFETY: a frame that exists has an address that can be; the direct map is not at address 0.
+        unsafe {
+            let start = phys_to_virt(PhysAddr::new_unsafe(self.0.start_address()));
+            NonNull::new_unchecked(start.as_mut_ptr())
+        }
     }
 
     /// Its bytes. Programs that have mapped the page may change them while they are read; whoever uses this
     /// only copies them.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the frame is in the direct map and ours by the reference; see above for who writes.
         unsafe { core::slice::from_raw_parts(self.start().as_ptr(), PAGE_BYTES) }
     }
 
     /// Its bytes, to be written. Whoever has the page otherwise may do the same; both only copy.
+    #[inline]
     #[allow(clippy::mut_from_ref)] // the memory is as shared as a file is
     pub fn bytes_mut(&self) -> &mut [u8] {
         // SAFETY: as `bytes`.

@@ -58,7 +58,7 @@ impl Drop for PipePage {
 }
 
 struct Buffer {
-    ring: Ring,
+    ring: Ring<PAGES>,
     pages: [Option<PipePage>; PAGES],
 }
 
@@ -83,31 +83,31 @@ impl Buffer {
         Ok(())
     }
 
-    /// Copies out of the pipe, as far as there is something; returns what the ring is without it.
+    /// Copies out of these pages, as far as there is something; `ring` is then without it.
     #[inline]
-    fn copy_out(&self, to: &mut IoTo<'_>) -> (Ring, Result<(), Errno>) {
-        let mut ring = self.ring;
+    fn copy_out(
+        pages: &[Option<PipePage>; PAGES],
+        ring: &mut Ring<PAGES>,
+        to: &mut IoTo<'_>,
+    ) -> Result<(), Errno> {
         while to.left() > 0 {
             let data = ring.data();
-            let Some(page) = &self.pages[data.page] else { break };
+            let Some(page) = &pages[data.page] else { break };
             if data.len == 0 {
                 break;
             }
             let before = to.done();
             let result = to.put(&page.0.bytes()[data.offset..data.offset + data.len]);
             ring.drained(to.done() - before);
-            if result.is_err() {
-                return (ring, result.map(|_| ()));
-            }
+            result?;
         }
-        (ring, Ok(()))
+        Ok(())
     }
 
     /// Moves out of the pipe, as far as there is something.
     #[inline]
     fn drain(&mut self, to: &mut IoTo<'_>) -> Result<(), Errno> {
-        let (rest, result) = self.copy_out(to);
-        self.ring = rest;
+        let result = Self::copy_out(&self.pages, &mut self.ring, to);
         if self.ring.len() == 0 && self.pages[1].is_some() {
             self.pages[1..].fill_with(|| None);
         }
@@ -141,7 +141,7 @@ impl Pipe {
     /// An empty pipe without ends.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            buffer: Mutex::new(Buffer { ring: Ring::new(PAGES), pages: [const { None }; PAGES] }),
+            buffer: Mutex::new(Buffer { ring: Ring::new(), pages: [const { None }; PAGES] }),
             fill_bytes: AtomicUsize::new(0),
             readers: AtomicU32::new(0),
             writers: AtomicU32::new(0),
@@ -208,40 +208,62 @@ impl Pipe {
         if to.left() == 0 {
             return Ok(());
         }
+        match self.read_now(to, after) {
+            Some(result) => result,
+            None => self.read_later(to, transfer, after),
+        }
+    }
+
+    /// Reads what is there, if anything is.
+    #[inline(always)]
+    fn read_now(&self, to: &mut IoTo<'_>, after: After) -> Option<Result<(), Errno>> {
+        if self.fill_bytes() == 0 {
+            return None;
+        }
+        let mut buffer = self.buffer.lock();
+        let before = buffer.ring.len();
+        if before == 0 {
+            return None;
+        }
+        if after == After::Stays {
+            let mut ring = buffer.ring;
+            return Some(Buffer::copy_out(&buffer.pages, &mut ring, to));
+        }
+        let result = buffer.drain(to);
+        let left = buffer.ring.len();
+        self.fill_bytes.store(left, Ordering::Release);
+        drop(buffer);
+        if before > CAPACITY_BYTES - ATOMIC_BYTES {
+            self.writable.wake_one();
+        }
+        if left > 0 {
+            self.readable.wake_one();
+        }
+        Some(result)
+    }
+
+    /// [`Self::read`] where nothing is there yet.
+    #[inline(never)]
+    fn read_later(
+        &self,
+        to: &mut IoTo<'_>,
+        transfer: &Transfer,
+        after: After,
+    ) -> Result<(), Errno> {
         loop {
-            {
-                let mut buffer = self.buffer.lock();
-                let before = buffer.ring.len();
-                if before > 0 && after == After::Stays {
-                    return buffer.copy_out(to).1;
-                }
-                if before > 0 {
-                    let result = buffer.drain(to);
-                    let left = buffer.ring.len();
-                    self.fill_bytes.store(left, Ordering::Release);
-                    drop(buffer);
-                    if before > CAPACITY_BYTES - ATOMIC_BYTES {
-                        self.writable.wake_one();
-                    }
-                    if left > 0 {
-                        self.readable.wake_one();
-                    }
-                    return result;
-                }
+            // The last writer may have written before it went.
+            if !self.is_open() && self.fill_bytes() == 0 {
+                return Ok(());
             }
-            if !self.is_open() {
-                // The last writer may have written before it went.
-                if self.fill_bytes() == 0 {
-                    return Ok(());
-                }
-                continue;
-            }
-            if transfer.is_nonblocking() {
+            if transfer.is_nonblocking() && self.fill_bytes() == 0 {
                 return Err(Errno::EAGAIN);
             }
             self.readable
                 .wait(INTERRUPTIBLE, || self.fill_bytes() > 0 || !self.is_open())
                 .map_err(|_| Errno::RESTART_SYS)?;
+            if let Some(result) = self.read_now(to, after) {
+                return result;
+            }
         }
     }
 
@@ -251,36 +273,47 @@ impl Pipe {
     /// `EPIPE`, `EAGAIN`, `EFAULT`, `ENOMEM`; [`Errno::RESTART_SYS`] after a signal. Some bytes may have been
     /// written.
     pub fn write(&self, from: &mut IoFrom<'_>, transfer: &Transfer) -> Result<(), Errno> {
-        if from.left() == 0 {
+        let wanted = from.left();
+        if wanted == 0 {
             return Ok(());
         }
-        let wanted = from.left();
         let least_room = if wanted <= ATOMIC_BYTES { wanted } else { 1 };
-        let mut has_waited = false;
+        match self.write_now(from, least_room) {
+            Some(result) => result,
+            None => self.write_later(from, transfer, least_room),
+        }
+    }
+
+    /// Writes as much as there is room for, if there is that much. None if more is to be written.
+    #[inline(always)]
+    fn write_now(&self, from: &mut IoFrom<'_>, least_room: usize) -> Option<Result<(), Errno>> {
+        if !self.is_open() {
+            return Some(Err(Errno::EPIPE));
+        }
+        let mut buffer = self.buffer.lock();
+        let before = buffer.ring.len();
+        if CAPACITY_BYTES - before < least_room {
+            return None;
+        }
+        let result = buffer.fill(from);
+        let after = buffer.ring.len();
+        self.fill_bytes.store(after, Ordering::Release);
+        drop(buffer);
+        if before == 0 && after > 0 {
+            self.readable.wake_one();
+        }
+        (from.left() == 0 || result.is_err()).then_some(result)
+    }
+
+    /// [`Self::write`] where there is not enough room yet.
+    #[inline(never)]
+    fn write_later(
+        &self,
+        from: &mut IoFrom<'_>,
+        transfer: &Transfer,
+        least_room: usize,
+    ) -> Result<(), Errno> {
         loop {
-            if !self.is_open() {
-                return Err(Errno::EPIPE);
-            }
-            let mut buffer = self.buffer.lock();
-            let before = buffer.ring.len();
-            if CAPACITY_BYTES - before >= least_room {
-                let result = buffer.fill(from);
-                let after = buffer.ring.len();
-                self.fill_bytes.store(after, Ordering::Release);
-                drop(buffer);
-                if before == 0 && after > 0 {
-                    self.readable.wake_one();
-                }
-                if from.left() == 0 || result.is_err() {
-                    // One wake for many: it is passed on.
-                    if has_waited {
-                        self.writable.wake_one();
-                    }
-                    return result;
-                }
-            } else {
-                drop(buffer);
-            }
             if transfer.is_nonblocking() {
                 return Err(Errno::EAGAIN);
             }
@@ -288,7 +321,11 @@ impl Pipe {
             self.writable
                 .wait(INTERRUPTIBLE, || has_room() || !self.is_open())
                 .map_err(|_| Errno::RESTART_SYS)?;
-            has_waited = true;
+            if let Some(result) = self.write_now(from, least_room) {
+                // One wake for many: it is passed on.
+                self.writable.wake_one();
+                return result;
+            }
         }
     }
 
@@ -310,7 +347,7 @@ impl Pipe {
     /// Throws away what is in it.
     pub fn clear(&self) {
         let mut buffer = self.buffer.lock();
-        buffer.ring = Ring::new(PAGES);
+        buffer.ring = Ring::new();
         self.fill_bytes.store(0, Ordering::Release);
     }
 

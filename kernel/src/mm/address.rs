@@ -27,7 +27,8 @@ pub(super) fn set_image_base(physical: u64) {
 #[inline(always)]
 pub fn phys_to_virt(address: PhysAddr) -> VirtAddr {
     debug_assert!(address.as_u64() < DIRECT_MAP_BYTES);
-    VirtAddr::new_truncate(DIRECT_MAP + address.as_u64())
+    // SAFETY: the direct map ends below the image, in the upper half: all its addresses are canonical.
+    unsafe { VirtAddr::new_unsafe(DIRECT_MAP + address.as_u64()) }
 }
 
 /// The physical address behind an address of the direct map (the heap is there) or of the image

@@ -129,7 +129,7 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
                 late.min(u64::from(u32::MAX)) as u32,
                 task.pid(),
             );
-            wake::wake(task);
+            wake::wake_with(task, irq);
         }
         sleepers.next_deadline_ticks()
     };

@@ -14,7 +14,7 @@
 //!
 //! Waiters lie on their tasks' stacks, those of a [`WaitSet`] on the heap. A waiter is taken off the
 //! queue, under its lock, by whoever wakes it or by itself when it goes on, so none is left when its
-//! memory goes.
+//! memory goes. A waiter that finds itself woken goes on without the lock.
 
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -64,7 +64,8 @@ impl WaitMode {
 struct Waiter {
     task: NonNull<Task>,
     sharing: Sharing,
-    queued: Cell<bool>,
+    /// Set by the waiter, under the queue's lock. Whoever takes it off clears it, and touches the waiter no more.
+    queued: AtomicBool,
     next: Cell<*const Waiter>,
     prev: Cell<*const Waiter>,
 }
@@ -75,7 +76,7 @@ impl Waiter {
         Self {
             task: NonNull::from(current()),
             sharing,
-            queued: Cell::new(false),
+            queued: AtomicBool::new(false),
             next: Cell::new(ptr::null()),
             prev: Cell::new(ptr::null()),
         }
@@ -137,6 +138,10 @@ impl WaitQueue {
                 break Err(error);
             }
             switch::sleep_prepared();
+            // Mostly it holds, and there is no need to prepare again.
+            if condition() {
+                break Ok(());
+            }
         };
         task.state.set(State::Runnable);
         let was_woken = self.leave(&waiter);
@@ -165,9 +170,16 @@ impl WaitQueue {
     }
 
     /// Takes a waiter off the queue. True if it was woken, so that it was off already.
+    #[inline]
     fn leave(&self, waiter: &Waiter) -> bool {
+        // After a wake there is nothing to do, and nobody to wait for.
+        !waiter.queued.load(Ordering::Acquire) || self.take_off(waiter)
+    }
+
+    #[inline(never)]
+    fn take_off(&self, waiter: &Waiter) -> bool {
         let mut waiters = self.waiters.lock_irq();
-        let was_woken = !waiter.queued.get();
+        let was_woken = !waiter.queued.load(Ordering::Relaxed);
         waiters.remove(waiter);
         self.is_occupied.store(!waiters.first.is_null(), Ordering::Relaxed);
         was_woken
@@ -194,8 +206,8 @@ impl WaitQueue {
     fn wake_queued(&self, mut exclusive: usize) -> bool {
         let mut waiters = self.waiters.lock_irq();
         let mut any = false;
-        // SAFETY: a queued waiter's frame lives until the waiter has left the queue, under the
-        // lock that is held here.
+        // SAFETY: a queued waiter's frame lives until it is off the queue, which it is not without the lock
+        // that is held here.
         while let Some(waiter) = unsafe { waiters.first.as_ref() } {
             if waiter.sharing == Sharing::Exclusive {
                 if exclusive == 0 {
@@ -206,9 +218,9 @@ impl WaitQueue {
             let task = waiter.task;
             waiters.remove(waiter);
             any = true;
-            // SAFETY: a task that waits is alive; it cannot go on to its end before it has had
-            // this lock.
-            wake::wake(unsafe { task.as_ref() });
+            // SAFETY: the task may go on from here and end, but it is freed only after this CPU has gone through
+            // the scheduler (`epoch`), and preemption is off.
+            wake::wake_with(unsafe { task.as_ref() }, waiters.irq());
         }
         self.is_occupied.store(!waiters.first.is_null(), Ordering::Relaxed);
         any
@@ -303,9 +315,10 @@ fn end_of_wait(task: &Task, sleep: Sleep, deadline_ticks: Option<u64>) -> Option
 impl Waiters {
     /// Puts a waiter on the queue unless it is there: shared ones first, exclusive ones last.
     fn insert(&mut self, waiter: &Waiter) {
-        if waiter.queued.replace(true) {
+        if waiter.queued.load(Ordering::Relaxed) {
             return;
         }
+        waiter.queued.store(true, Ordering::Relaxed);
         let (prev, next) = match waiter.sharing {
             Sharing::Shared => (ptr::null(), self.first),
             Sharing::Exclusive => (self.last, ptr::null()),
@@ -316,9 +329,10 @@ impl Waiters {
     }
 
     fn remove(&mut self, waiter: &Waiter) {
-        if waiter.queued.replace(false) {
+        if waiter.queued.load(Ordering::Relaxed) {
             let (prev, next) = (waiter.prev.get(), waiter.next.get());
             self.link(prev, next, next, prev);
+            waiter.queued.store(false, Ordering::Release);
         }
     }
 

@@ -51,12 +51,26 @@ pub(super) enum Reason {
 
 /// Wakes a task, however it sleeps. False if it was not asleep.
 pub fn wake(task: &Task) -> bool {
-    wake_from(task, Sleep::Interruptible) || wake_from(task, Sleep::Uninterruptible)
+    with_irq_off(|irq| wake_with(task, irq))
+}
+
+/// [`wake`] where preemption is off as well: whoever allows it again goes through the scheduler, should the
+/// task run instead.
+#[inline(always)]
+pub fn wake_with(task: &Task, irq: &IrqOff) -> bool {
+    wake_from(task, Sleep::Interruptible, irq) || wake_from(task, Sleep::Uninterruptible, irq)
 }
 
 /// Wakes a task that sleeps interruptibly. False if it was not asleep in that way.
 pub fn interrupt(task: &Task) -> bool {
-    wake_from(task, Sleep::Interruptible)
+    with_irq_off(|irq| wake_from(task, Sleep::Interruptible, irq))
+}
+
+fn with_irq_off<R>(work: impl FnOnce(&IrqOff) -> R) -> R {
+    percpu::preempt_disable();
+    let result = work(&IrqOff::new());
+    preempt::enable();
+    result
 }
 
 /// Makes a task that runs on another CPU go through the kernel soon.
@@ -73,49 +87,50 @@ pub fn kick_if_running(task: &Task) {
 /// Makes a task that has never run runnable.
 pub fn wake_new(task: &Task) {
     if task.state.change(State::Sleeping(Sleep::Uninterruptible), State::Runnable) {
-        place(task, Enqueue::New);
+        with_irq_off(|irq| place(task, Enqueue::New, irq));
     }
 }
 
-fn wake_from(task: &Task, kind: Sleep) -> bool {
+#[inline(always)]
+fn wake_from(task: &Task, kind: Sleep, irq: &IrqOff) -> bool {
     if task.state.change(State::Sleeping(kind), State::Runnable) {
-        place_woken(task);
+        place_woken(task, irq);
         return true;
     }
+    wake_preparing(task, kind, irq)
+}
+
+#[inline(never)]
+fn wake_preparing(task: &Task, kind: Sleep, irq: &IrqOff) -> bool {
     // Still on its CPU: it will find itself runnable and go on. Or it went to sleep just now.
     task.state.change(State::Preparing(kind), State::Runnable)
         || (task.state.change(State::Sleeping(kind), State::Runnable) && {
-            place_woken(task);
+            place_woken(task, irq);
             true
         })
 }
 
 /// Finds a CPU for a task that has just become runnable, and gets it there.
 #[inline(never)]
-fn place_woken(task: &Task) {
-    place(task, Enqueue::Wakeup);
+fn place_woken(task: &Task, irq: &IrqOff) {
+    place(task, Enqueue::Wakeup, irq);
 }
 
 #[inline(always)]
-fn place(task: &Task, why: Enqueue) {
-    percpu::preempt_disable();
-    {
-        let irq = IrqOff::new();
-        let seq = task.wake_seq.load(Ordering::Relaxed).wrapping_add(1);
-        task.wake_seq.store(seq, Ordering::Relaxed);
-        let cpu = choose(task);
-        events::sched_wakeup(task.pid(), cpu as u8, seq);
-        // The most usual case, and the hottest: all of it in one function.
-        if cpu == percpu::cpu_id() && is_saved(task) {
-            let this = cpu::this();
-            let mut queue = this.queue.lock_with(&irq);
-            let now = tsc::now();
-            admit_here(this, &mut queue, NonNull::from(task), (why, Reason::Wake), now, &irq);
-        } else {
-            send(NonNull::from(task), cpu, why, &irq);
-        }
+fn place(task: &Task, why: Enqueue, irq: &IrqOff) {
+    let seq = task.wake_seq.load(Ordering::Relaxed).wrapping_add(1);
+    task.wake_seq.store(seq, Ordering::Relaxed);
+    let cpu = choose(task);
+    events::sched_wakeup(task.pid(), cpu as u8, seq);
+    // The most usual case, and the hottest: all of it in one function.
+    if cpu == percpu::cpu_id() && is_saved(task) {
+        let this = cpu::this();
+        let mut queue = this.queue.lock_with(irq);
+        let now = tsc::now();
+        admit_here(this, &mut queue, NonNull::from(task), (why, Reason::Wake), now, irq);
+    } else {
+        send(NonNull::from(task), cpu, why, irq);
     }
-    preempt::enable();
 }
 
 fn choose(task: &Task) -> u32 {

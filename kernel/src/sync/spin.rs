@@ -200,6 +200,14 @@ pub struct SpinHeld<'a, T: ?Sized> {
     lock: &'a SpinLock<T>,
 }
 
+impl<T: ?Sized> SpinIrqGuard<'_, T> {
+    /// Proof that interrupts are off.
+    #[inline(always)]
+    pub fn irq(&self) -> &IrqOff {
+        &self.irq
+    }
+}
+
 impl<T: ?Sized> Drop for SpinHeld<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {

@@ -23,7 +23,7 @@ const MAX_TRANSFER_BYTES: usize = 0x7fff_f000;
 const FEW: usize = 8;
 
 /// The length of a transfer; one that is negative as a signed number is none.
-#[inline]
+#[inline(always)]
 pub(super) fn transfer_len(address: u64, len_bytes: u64) -> Result<usize, Errno> {
     if len_bytes.cast_signed() < 0 {
         return Err(Errno::EINVAL);
@@ -55,7 +55,7 @@ fn written(result: Result<usize, Errno>) -> SysResult {
 }
 
 /// Transfers bytes from or to the file of a descriptor.
-#[inline]
+#[inline(always)]
 fn on_file<R>(fd: u64, transfer: impl FnOnce(&OpenFile) -> Result<R, Errno>) -> Result<R, Errno> {
     // SAFETY: the running thread's, which transfers and replaces nothing meanwhile. Nor does a transfer change
     // descriptors; that is true of all in this module that come here.

@@ -8,10 +8,9 @@
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
 
-/// Positions in a ring.
+/// Positions in a ring of so many pages.
 #[derive(Clone, Copy, Debug)]
-pub struct Ring {
-    capacity_bytes: usize,
+pub struct Ring<const PAGES: usize> {
     /// Where the oldest byte is; less than the capacity.
     start: usize,
     len: usize,
@@ -28,56 +27,71 @@ pub struct Span {
     pub len: usize,
 }
 
-impl Ring {
-    /// An empty ring of `pages` pages.
-    pub const fn new(pages: usize) -> Self {
-        Self { capacity_bytes: pages * PAGE_BYTES, start: 0, len: 0 }
+impl<const PAGES: usize> Ring<PAGES> {
+    const CAPACITY_BYTES: usize = PAGES * PAGE_BYTES;
+
+    /// An empty ring.
+    pub const fn new() -> Self {
+        Self { start: 0, len: 0 }
     }
 
     /// Bytes in it.
     #[allow(clippy::len_without_is_empty)] // a pipe is "empty" to its users, not to its pages
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Bytes that still fit.
+    #[inline]
     pub fn room_bytes(&self) -> usize {
-        self.capacity_bytes - self.len
+        Self::CAPACITY_BYTES - self.len
     }
 
     /// Where the next bytes go, as far as one page has room.
+    #[inline]
     pub fn room(&self) -> Span {
         let mut at = self.start + self.len;
-        if at >= self.capacity_bytes {
-            at -= self.capacity_bytes;
+        if at >= Self::CAPACITY_BYTES {
+            at -= Self::CAPACITY_BYTES;
         }
         Self::span(at, self.room_bytes())
     }
 
     /// Where the oldest bytes are, as far as one page has them.
+    #[inline]
     pub fn data(&self) -> Span {
         Self::span(self.start, self.len)
     }
 
+    #[inline]
     fn span(at: usize, len: usize) -> Span {
         let offset = at % PAGE_BYTES;
         Span { page: at / PAGE_BYTES, offset, len: len.min(PAGE_BYTES - offset) }
     }
 
     /// `bytes` of the room, no more than [`Self::room`] said, have been filled.
+    #[inline]
     pub fn filled(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.room().len);
         self.len += bytes;
     }
 
     /// `bytes` of the data, no more than [`Self::data`] said, have been taken.
+    #[inline]
     pub fn drained(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.data().len);
         self.len -= bytes;
         self.start += bytes;
-        if self.len == 0 || self.start == self.capacity_bytes {
+        if self.len == 0 || self.start == Self::CAPACITY_BYTES {
             self.start = 0;
         }
+    }
+}
+
+impl<const PAGES: usize> Default for Ring<PAGES> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -94,7 +108,7 @@ mod tests {
             steps in prop::collection::vec((any::<bool>(), 1..9000usize), 1..60),
         ) {
             const PAGES: usize = 3;
-            let mut ring = Ring::new(PAGES);
+            let mut ring = Ring::<PAGES>::new();
             let mut pages = vec![[0u8; PAGE_BYTES]; PAGES];
             let mut model = VecDeque::new();
             let mut next = 0u8;

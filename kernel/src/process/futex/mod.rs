@@ -30,6 +30,7 @@ pub use robust::on_thread_exit;
 
 use super::current;
 use crate::arch::cpu;
+use crate::arch::irq::IrqOff;
 use crate::arch::user::WINDOW_END;
 use crate::mm::space::{FutexKey, Visibility};
 use crate::mm::user;
@@ -231,7 +232,7 @@ unsafe fn rouse(waiter: NonNull<Waiter>, bitset: u32) {
     payload.woken_by.store(bitset, Ordering::SeqCst);
     // SAFETY: its thread may go on from here and end, but a task is freed only after this CPU has gone
     // through the scheduler (`sched::epoch`), and preemption is off.
-    sched_wake::wake(unsafe { task.as_ref() });
+    sched_wake::wake_with(unsafe { task.as_ref() }, &IrqOff::new());
 }
 
 /// What [`requeue`] does.
