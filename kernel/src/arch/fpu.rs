@@ -157,6 +157,41 @@ fn initialise(area: &mut Area) {
     area.0[MXCSR_AT..MXCSR_AT + 4].copy_from_slice(&INITIAL_MXCSR.to_le_bytes());
 }
 
+/// The program of one state is switched away from, that of the other is switched to; the kernel's own tasks have
+/// none.
+#[inline(always)]
+pub(super) fn switch(_irq: &IrqOff, previous: Option<&State>, next: Option<&State>) {
+    let cpu = CPUS.this();
+    if cpu.is_open.get() || next.is_some_and(|next| next.eager_slices.get() > 0) {
+        return switch_registers(cpu, previous, next);
+    }
+    if let Some(previous) = previous {
+        previous.streak.set(0);
+    }
+}
+
+/// Where one of the two uses its registers. Out of line: a switch between programs that do not pays for no
+/// stack frame.
+#[inline(never)]
+fn switch_registers(cpu: &Cpu, previous: Option<&State>, next: Option<&State>) {
+    if let Some(previous) = previous {
+        if cpu.is_open.get() {
+            // SAFETY: TS is clear, and the registers are this state's: it has run until now.
+            unsafe { save(previous.area.as_ptr()) };
+            close(cpu);
+        } else {
+            previous.streak.set(0);
+        }
+    }
+    if let Some(next) = next {
+        let eager = next.eager_slices.get();
+        if eager > 0 {
+            next.eager_slices.set(eager - 1);
+            next.load_registers(cpu);
+        }
+    }
+}
+
 impl State {
     /// Initial registers, to be kept in `area`.
     ///
@@ -172,38 +207,7 @@ impl State {
         }
     }
 
-    /// The program of this state is switched away from, on this CPU.
-    #[inline(always)]
-    pub(super) fn leave(&self, cpu: u32, _irq: &IrqOff) {
-        let cpu = CPUS.of(cpu);
-        if cpu.is_open.get() {
-            self.save_registers(cpu);
-        } else {
-            self.streak.set(0);
-        }
-    }
-
-    /// The program of this state is switched to, on this CPU.
-    #[inline(always)]
-    pub(super) fn enter(&self, cpu: u32, _irq: &IrqOff) {
-        let eager = self.eager_slices.get();
-        if eager > 0 {
-            self.eager_slices.set(eager - 1);
-            self.load_registers(CPUS.of(cpu));
-        }
-    }
-
-    /// Takes the CPU's registers, which are this state's, and lets nobody use them. Out of line, as
-    /// [`Self::load_registers`] is: a switch between programs that do not use them pays for no stack frame.
-    #[inline(never)]
-    fn save_registers(&self, cpu: &Cpu) {
-        // SAFETY: TS is clear, and the registers are this state's: it has run until now.
-        unsafe { save(self.area.as_ptr()) };
-        close(cpu);
-    }
-
     /// Makes the CPU's registers this state's, to be used.
-    #[inline(never)]
     fn load_registers(&self, cpu: &Cpu) {
         open(cpu);
         let here = percpu::cpu_id();

@@ -66,6 +66,18 @@ impl IrqOff {
         Self { were_enabled, _not_send: PhantomData }
     }
 
+    /// [`Self::new`] where interrupts are known to be on: in a task that holds nothing.
+    ///
+    /// # Panics
+    /// With debug assertions, if they are off.
+    #[inline(always)]
+    pub fn of_task() -> Self {
+        debug_assert!(are_enabled(), "a task that holds nothing has interrupts on");
+        disable();
+        latency::interrupts_are_off();
+        Self { were_enabled: true, _not_send: PhantomData }
+    }
+
     /// A token where interrupts are off already and stay off.
     ///
     /// # Safety

@@ -138,25 +138,29 @@ impl UserContext {
     }
 }
 
-/// Exchanges the contexts of two tasks, each `None` where it is not a program's.
+/// Exchanges the contexts of two tasks, each `None` where it is not a program's, but for the floating-point
+/// registers: [`switch_fpu`] follows.
 ///
 /// # Safety
 /// By the scheduler, at a switch between them; `next` stays alive while its task runs.
 #[inline(always)]
-pub unsafe fn switch(irq: &IrqOff, previous: Option<&UserContext>, next: Option<&UserContext>) {
+pub unsafe fn switch(irq: &IrqOff, next: &UserContext) {
     // Asked for once.
     let cpu = percpu::cpu_id();
-    if let Some(previous) = previous {
-        previous.fpu.leave(cpu, irq);
-    }
-    if let Some(next) = next {
-        let loaded = LOADED.of(cpu);
-        loaded.context.set(next);
-        percpu::set_kernel_stack(irq, next.kernel_stack);
-        gdt::set_kernel_stack(cpu, irq, next.kernel_stack);
-        next.load_bases(loaded, irq);
-        next.fpu.enter(cpu, irq);
-    }
+    let loaded = LOADED.of(cpu);
+    loaded.context.set(next);
+    percpu::set_kernel_stack(irq, next.kernel_stack);
+    gdt::set_kernel_stack(cpu, irq, next.kernel_stack);
+    next.load_bases(loaded, irq);
+}
+
+/// Exchanges the floating-point registers of two tasks, each `None` where it is not a program's.
+///
+/// # Safety
+/// As [`switch`], which has been called with `next`.
+#[inline(always)]
+pub unsafe fn switch_fpu(irq: &IrqOff, previous: Option<&UserContext>, next: Option<&UserContext>) {
+    fpu::switch(irq, previous.map(|it| &it.fpu), next.map(|it| &it.fpu));
 }
 
 /// The floating-point state of the program that this CPU runs.

@@ -5,9 +5,8 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general::{
-    O_ACCMODE, O_APPEND, O_DIRECT, O_NOATIME, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, POLLIN,
-    POLLOUT, POLLRDNORM, POLLWRNORM, S_IFDIR, S_IFREG, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE,
-    SEEK_SET,
+    O_ACCMODE, O_APPEND, O_DIRECT, O_NOATIME, O_NONBLOCK, O_PATH, O_WRONLY, POLLIN, POLLOUT,
+    POLLRDNORM, POLLWRNORM, S_IFDIR, S_IFREG, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET,
 };
 use orrery_core::errno::{Errno, SysResult};
 use orrery_core::fs::dirent::{Dirent, DirentWriter};
@@ -370,17 +369,16 @@ impl OpenFile {
     }
 }
 
+/// Access mode 3 allows neither, as on Linux.
 #[inline(always)]
 fn allows_reading(flags: u32) -> bool {
-    // `O_PATH` is beyond all access modes.
-    let mode = flags & (O_ACCMODE | O_PATH);
-    mode <= O_ACCMODE && mode != O_WRONLY
+    flags & (O_WRONLY | O_PATH) == 0
 }
 
 #[inline(always)]
 fn allows_writing(flags: u32) -> bool {
-    let mode = flags & (O_ACCMODE | O_PATH);
-    mode <= O_ACCMODE && mode != O_RDONLY
+    // One added, an access mode has a bit for reading and one for writing.
+    (flags & O_ACCMODE) + 1 & 2 != 0 && flags & O_PATH == 0
 }
 
 impl Drop for OpenFile {

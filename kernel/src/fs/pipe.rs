@@ -64,7 +64,7 @@ struct Buffer {
 
 impl Buffer {
     /// Copies into the pipe, as far as there is room.
-    #[inline]
+    #[inline(always)]
     fn fill(&mut self, from: &mut IoFrom<'_>) -> Result<(), Errno> {
         while from.left() > 0 {
             let room = self.ring.room();
@@ -84,7 +84,7 @@ impl Buffer {
     }
 
     /// Copies out of these pages, as far as there is something; `ring` is then without it.
-    #[inline]
+    #[inline(always)]
     fn copy_out(
         pages: &[Option<PipePage>; PAGES],
         ring: &mut Ring<PAGES>,
@@ -105,7 +105,7 @@ impl Buffer {
     }
 
     /// Moves out of the pipe, as far as there is something.
-    #[inline]
+    #[inline(always)]
     fn drain(&mut self, to: &mut IoTo<'_>) -> Result<(), Errno> {
         let result = Self::copy_out(&self.pages, &mut self.ring, to);
         if self.ring.len() == 0 && self.pages[1].is_some() {
@@ -113,15 +113,6 @@ impl Buffer {
         }
         result
     }
-}
-
-/// What becomes of bytes that are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    /// They are gone.
-    Gone,
-    /// They stay, and are read again.
-    Stays,
 }
 
 /// What the two ends share.
@@ -204,30 +195,79 @@ impl Pipe {
     ///
     /// # Errors
     /// `EAGAIN`, `EFAULT`; [`Errno::RESTART_SYS`] after a signal.
-    pub fn read(&self, to: &mut IoTo<'_>, transfer: &Transfer, after: After) -> Result<(), Errno> {
+    #[inline(always)]
+    pub fn read(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+        match (to.left(), self.fill_bytes()) {
+            (0, _) => Ok(()),
+            (_, 0) => self.read_later(to, transfer),
+            _ => self.read_soon(to, transfer),
+        }
+    }
+
+    #[inline(never)]
+    fn read_soon(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+        match self.read_now(to) {
+            Some(result) => result,
+            None => self.read_later(to, transfer),
+        }
+    }
+
+    /// [`Self::read`] where nothing is there yet.
+    #[inline(never)]
+    fn read_later(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+        loop {
+            self.await_bytes(transfer)?;
+            if let Some(result) = self.read_now(to) {
+                return result;
+            }
+            // The last writer may have written before it went.
+            if !self.is_open() && self.fill_bytes() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads as [`Self::read`] does, but leaves the bytes there.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn peek(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
         if to.left() == 0 {
             return Ok(());
         }
-        match self.read_now(to, after) {
-            Some(result) => result,
-            None => self.read_later(to, transfer, after),
+        loop {
+            {
+                let buffer = self.buffer.lock();
+                let mut ring = buffer.ring;
+                if ring.len() > 0 {
+                    return Buffer::copy_out(&buffer.pages, &mut ring, to);
+                }
+            }
+            if !self.is_open() && self.fill_bytes() == 0 {
+                return Ok(());
+            }
+            self.await_bytes(transfer)?;
         }
+    }
+
+    /// Waits until bytes are there, or none will come any more.
+    #[inline(always)]
+    fn await_bytes(&self, transfer: &Transfer) -> Result<(), Errno> {
+        if transfer.is_nonblocking() && self.is_open() {
+            return Err(Errno::EAGAIN);
+        }
+        self.readable
+            .wait(INTERRUPTIBLE, || self.fill_bytes() > 0 || !self.is_open())
+            .map_err(|_| Errno::RESTART_SYS)
     }
 
     /// Reads what is there, if anything is.
     #[inline(always)]
-    fn read_now(&self, to: &mut IoTo<'_>, after: After) -> Option<Result<(), Errno>> {
-        if self.fill_bytes() == 0 {
-            return None;
-        }
+    fn read_now(&self, to: &mut IoTo<'_>) -> Option<Result<(), Errno>> {
         let mut buffer = self.buffer.lock();
         let before = buffer.ring.len();
         if before == 0 {
             return None;
-        }
-        if after == After::Stays {
-            let mut ring = buffer.ring;
-            return Some(Buffer::copy_out(&buffer.pages, &mut ring, to));
         }
         let result = buffer.drain(to);
         let left = buffer.ring.len();
@@ -242,36 +282,12 @@ impl Pipe {
         Some(result)
     }
 
-    /// [`Self::read`] where nothing is there yet.
-    #[inline(never)]
-    fn read_later(
-        &self,
-        to: &mut IoTo<'_>,
-        transfer: &Transfer,
-        after: After,
-    ) -> Result<(), Errno> {
-        loop {
-            // The last writer may have written before it went.
-            if !self.is_open() && self.fill_bytes() == 0 {
-                return Ok(());
-            }
-            if transfer.is_nonblocking() && self.fill_bytes() == 0 {
-                return Err(Errno::EAGAIN);
-            }
-            self.readable
-                .wait(INTERRUPTIBLE, || self.fill_bytes() > 0 || !self.is_open())
-                .map_err(|_| Errno::RESTART_SYS)?;
-            if let Some(result) = self.read_now(to, after) {
-                return result;
-            }
-        }
-    }
-
     /// Writes everything, waiting for room as often as it takes. Up to [`ATOMIC_BYTES`] go in one piece.
     ///
     /// # Errors
     /// `EPIPE`, `EAGAIN`, `EFAULT`, `ENOMEM`; [`Errno::RESTART_SYS`] after a signal. Some bytes may have been
     /// written.
+    #[inline(always)]
     pub fn write(&self, from: &mut IoFrom<'_>, transfer: &Transfer) -> Result<(), Errno> {
         let wanted = from.left();
         if wanted == 0 {
@@ -381,7 +397,7 @@ impl Drop for PipeReader {
 
 impl File for PipeReader {
     fn read(&self, to: &mut IoTo<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
-        self.0.read(to, transfer, After::Gone)
+        self.0.read(to, transfer)
     }
 
     fn readiness(&self) -> u32 {

@@ -8,7 +8,7 @@ use orrery_core::errno::Errno;
 
 use super::file::{File, Transfer};
 use super::io::{IoFrom, IoTo};
-use super::pipe::{After, Pipe};
+use super::pipe::Pipe;
 use crate::sched::wait::WaitQueue;
 
 /// A direction, as a bit.
@@ -42,17 +42,20 @@ impl SocketEnd {
         Self { receive: receive.clone(), send: send.clone(), shut: AtomicU8::new(0) }
     }
 
-    /// Reads, or looks at, what has come.
+    /// Reads what has come.
     ///
     /// # Errors
     /// As [`Pipe::read`].
-    pub fn receive(
-        &self,
-        to: &mut IoTo<'_>,
-        transfer: &Transfer,
-        after: After,
-    ) -> Result<(), Errno> {
-        self.receive.read(to, transfer, after)
+    pub fn receive(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+        self.receive.read(to, transfer)
+    }
+
+    /// Looks at what has come.
+    ///
+    /// # Errors
+    /// As [`Pipe::peek`].
+    pub fn peek(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+        self.receive.peek(to, transfer)
     }
 
     /// Ends one direction (shutdown(2)).
@@ -76,7 +79,7 @@ impl Drop for SocketEnd {
 
 impl File for SocketEnd {
     fn read(&self, to: &mut IoTo<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
-        self.receive.read(to, transfer, After::Gone)
+        self.receive.read(to, transfer)
     }
 
     fn write(&self, from: &mut IoFrom<'_>, transfer: &mut Transfer) -> Result<(), Errno> {

@@ -166,7 +166,7 @@ pub(super) fn schedule(why: Switch) {
     // SAFETY: the queue gave `next` to this CPU, alive.
     let next = unsafe { &*next };
     // One test for both, so that a switch between the kernel's own tasks pays for neither.
-    if record::any_enabled(Category::Sched as u32 | record::PROGRAMS_EXIST) {
+    if record::any_enabled::<{ Category::Sched as u32 | record::PROGRAMS_EXIST }>() {
         let seq = next.wake_seq.load(Ordering::Relaxed);
         events::sched_switch_at(&irq, now, next.pid(), prev_state.trace_number(), seq);
         // SAFETY: this is the switch between the two.
@@ -197,12 +197,17 @@ unsafe fn switch_programs(irq: &IrqOff, prev: &Task, next: &Task) {
     if from.is_none() && to.is_none() {
         return;
     }
-    // SAFETY: by contract; contexts live as long as their tasks.
-    unsafe { user::switch(irq, from.map(|it| &it.context), to.map(|it| &it.context)) };
-    // SAFETY: the owner of the program part keeps the address space alive while it is set.
-    if let Some(space) = to.and_then(|it| unsafe { it.space.load(Ordering::Acquire).as_ref() }) {
-        space::switch_to(irq, space);
+    if let Some(to) = to {
+        // SAFETY: by contract; contexts live as long as their tasks.
+        unsafe { user::switch(irq, &to.context) };
+        // SAFETY: the owner of the program part keeps the address space alive while it is set.
+        if let Some(space) = unsafe { to.space.load(Ordering::Acquire).as_ref() } {
+            space::switch_to(irq, space);
+        }
     }
+    // Last, to be left for without coming back.
+    // SAFETY: as above.
+    unsafe { user::switch_fpu(irq, from.map(|it| &it.context), to.map(|it| &it.context)) };
 }
 
 /// First thing on the stack of a resumed task: the task that was left has its registers saved.

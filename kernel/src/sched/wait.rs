@@ -155,8 +155,9 @@ impl WaitQueue {
         result
     }
 
+    #[inline(always)]
     fn prepare(&self, waiter: &Waiter, sleep: Sleep) {
-        let mut waiters = self.waiters.lock_irq();
+        let mut waiters = self.waiters.lock_irq_of_task();
         waiters.insert(waiter);
         self.is_occupied.store(true, Ordering::Relaxed);
         current().state.set(State::Preparing(sleep));
@@ -314,6 +315,7 @@ fn end_of_wait(task: &Task, sleep: Sleep, deadline_ticks: Option<u64>) -> Option
 
 impl Waiters {
     /// Puts a waiter on the queue unless it is there: shared ones first, exclusive ones last.
+    #[inline(always)]
     fn insert(&mut self, waiter: &Waiter) {
         if waiter.queued.load(Ordering::Relaxed) {
             return;

@@ -133,6 +133,7 @@ fn place(task: &Task, why: Enqueue, irq: &IrqOff) {
     }
 }
 
+#[inline(always)]
 fn choose(task: &Task) -> u32 {
     let prev = task.cpu();
     if !is_saved(task) {

@@ -76,6 +76,16 @@ impl<T: ?Sized> SpinLock<T> {
         SpinIrqGuard { lock: self, irq: ManuallyDrop::new(irq) }
     }
 
+    /// [`Self::lock_irq`] for a task that is about to sleep, whose interrupts are on.
+    #[inline(always)]
+    #[track_caller]
+    pub fn lock_irq_of_task(&self) -> SpinIrqGuard<'_, T> {
+        let irq = IrqOff::of_task();
+        percpu::preempt_disable();
+        self.acquire();
+        SpinIrqGuard { lock: self, irq: ManuallyDrop::new(irq) }
+    }
+
     /// Waits for the lock where interrupts are off already: no more has to be counted.
     #[inline(always)]
     #[track_caller]

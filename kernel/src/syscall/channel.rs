@@ -14,7 +14,6 @@ use crate::fs::fifo::{Fifo, Kind};
 use crate::fs::file::Transfer;
 use crate::fs::inode::{Inode, Node};
 use crate::fs::io::{IoFrom, IoTo};
-use crate::fs::pipe::After;
 use crate::fs::socket::{self, Direction};
 use crate::mm::user;
 use crate::process::current;
@@ -169,8 +168,12 @@ pub fn recvfrom(args: &Args) -> SysResult {
     let file = usable_file(args[0])?;
     let socket = file.file().socket().ok_or(Errno::ENOTSOCK)?;
     let mut to = IoTo::program(args[1], io::transfer_len(args[1], args[2])?);
-    let after = if flags & net::MSG_PEEK != 0 { After::Stays } else { After::Gone };
-    let result = socket.receive(&mut to, &transfer(&file, flags), after);
+    let transfer = transfer(&file, flags);
+    let result = if flags & net::MSG_PEEK != 0 {
+        socket.peek(&mut to, &transfer)
+    } else {
+        socket.receive(&mut to, &transfer)
+    };
     if let Err(why) = result
         && to.done() == 0
     {

@@ -11,6 +11,7 @@ use super::descriptor::usable_file;
 use super::{Args, Errno, SysResult};
 use crate::arch::user::WINDOW_END;
 use crate::fs::OpenFile;
+use crate::fs::files::Borrowed;
 use crate::fs::inode::Node;
 use crate::fs::io::{IoFrom, IoTo, Segment};
 use crate::mm::user;
@@ -28,10 +29,10 @@ pub(super) fn transfer_len(address: u64, len_bytes: u64) -> Result<usize, Errno>
     if len_bytes.cast_signed() < 0 {
         return Err(Errno::EINVAL);
     }
-    if address > WINDOW_END || len_bytes > WINDOW_END - address {
-        return Err(Errno::EFAULT);
+    match address.checked_add(len_bytes) {
+        Some(end) if end <= WINDOW_END => Ok((len_bytes as usize).min(MAX_TRANSFER_BYTES)),
+        _ => Err(Errno::EFAULT),
     }
-    Ok((len_bytes as usize).min(MAX_TRANSFER_BYTES))
 }
 
 /// What a writer gets when nobody reads.
@@ -54,28 +55,26 @@ fn written(result: Result<usize, Errno>) -> SysResult {
     }
 }
 
-/// Transfers bytes from or to the file of a descriptor.
+/// The file of a descriptor, to transfer bytes from or to it.
 #[inline(always)]
-fn on_file<R>(fd: u64, transfer: impl FnOnce(&OpenFile) -> Result<R, Errno>) -> Result<R, Errno> {
+fn file_of<'a>(fd: u64) -> Result<Borrowed<'a>, Errno> {
     // SAFETY: the running thread's, which transfers and replaces nothing meanwhile. Nor does a transfer change
     // descriptors; that is true of all in this module that come here.
-    unsafe { current().files_unlocked().with(fd as i32, transfer) }
+    unsafe { current().files_unlocked().borrow(fd as i32) }
 }
 
 /// read(2).
 pub fn read(args: &Args) -> SysResult {
-    on_file(args[0], |file| {
-        let mut to = IoTo::program(args[1], transfer_len(args[1], args[2])?);
-        Ok(file.read(&mut to)? as u64)
-    })
+    let file = file_of(args[0])?;
+    let mut to = IoTo::program(args[1], transfer_len(args[1], args[2])?);
+    Ok(file.read(&mut to)? as u64)
 }
 
 /// write(2).
 pub fn write(args: &Args) -> SysResult {
-    on_file(args[0], |file| {
-        let mut from = IoFrom::program(args[1], transfer_len(args[1], args[2])?);
-        written(file.write(&mut from))
-    })
+    let file = file_of(args[0])?;
+    let mut from = IoFrom::program(args[1], transfer_len(args[1], args[2])?);
+    written(file.write(&mut from))
 }
 
 /// pread64(2).
@@ -131,19 +130,17 @@ fn with_segments<R>(
 
 /// readv(2).
 pub fn readv(args: &Args) -> SysResult {
-    on_file(args[0], |file| {
-        with_segments(args[1], args[2], |segments| {
-            Ok(file.read(&mut IoTo::program_segments(segments))? as u64)
-        })
+    let file = file_of(args[0])?;
+    with_segments(args[1], args[2], |segments| {
+        Ok(file.read(&mut IoTo::program_segments(segments))? as u64)
     })
 }
 
 /// writev(2).
 pub fn writev(args: &Args) -> SysResult {
-    on_file(args[0], |file| {
-        with_segments(args[1], args[2], |segments| {
-            written(file.write(&mut IoFrom::program_segments(segments)))
-        })
+    let file = file_of(args[0])?;
+    with_segments(args[1], args[2], |segments| {
+        written(file.write(&mut IoFrom::program_segments(segments)))
     })
 }
 
@@ -189,7 +186,7 @@ fn write_vector_at(args: &Args, at: u64) -> SysResult {
 
 /// lseek(2).
 pub fn lseek(args: &Args) -> SysResult {
-    on_file(args[0], |file| file.seek(args[1].cast_signed(), args[2] as u32))
+    file_of(args[0])?.seek(args[1].cast_signed(), args[2] as u32)
 }
 
 /// sendfile(2).

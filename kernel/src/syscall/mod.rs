@@ -72,8 +72,11 @@ impl Index<usize> for Args {
 
 /// Handles a call: [`crate::arch::syscall::Handler`].
 pub extern "C" fn on_syscall(frame: &mut Frame) -> u64 {
-    let result =
-        if record::is_enabled(Category::Syscall) { call_traced(frame) } else { call(frame) };
+    let result = if record::any_enabled::<{ Category::Syscall as u32 }>() {
+        call_traced(frame)
+    } else {
+        call(frame)
+    };
     irq::disable();
     if crate::sched::current().is_interrupted_relaxed() {
         leave_interrupted_call(result);

@@ -43,7 +43,7 @@ macro_rules! events {
         $(#[$doc])*
         #[inline(always)]
         pub fn $name($($field: field_type!($type)),*) {
-            if record::is_enabled(Category::$category) {
+            if record::any_enabled::<{ Category::$category as u32 }>() {
                 record::write_now(index::$name(), 0 $(+ Field::len_bytes($field))*, |_at| {
                     // SAFETY: `write` gives room for all fields.
                     unsafe { $(let _at = Field::write($field, _at);)* }
@@ -56,7 +56,7 @@ macro_rules! events {
         // One argument a field; the longest event is one over clippy's limit.
         #[allow(clippy::too_many_arguments)]
         pub fn $name_at(_irq: &IrqOff, _now_ticks: u64 $(, $field: field_type!($type))*) {
-            if record::is_enabled(Category::$category) {
+            if record::any_enabled::<{ Category::$category as u32 }>() {
                 record::write(_irq, _now_ticks, index::$name(), 0 $(+ Field::len_bytes($field))*, |_at| {
                     // SAFETY: `write` gives room for all fields.
                     unsafe { $(let _at = Field::write($field, _at);)* }
