@@ -167,7 +167,10 @@ macro_rules! read_head {
 /// Number of the CPU that asks. A task may be moved right after, unless preemption is off.
 #[inline(always)]
 pub fn cpu_id() -> u32 {
-    read_head!(cpu, ":e", u32, readonly)
+    let cpu = read_head!(cpu, ":e", u32, readonly);
+    // SAFETY: `install` is called with such numbers only, and GS is set by it.
+    unsafe { core::hint::assert_unchecked((cpu as usize) < MAX_CPUS) };
+    cpu
 }
 
 /// Local APIC id of the CPU that asks.

@@ -63,10 +63,10 @@ struct Buffer {
 }
 
 impl Buffer {
-    /// Copies into the pipe, as far as there is room.
+    /// Copies into the pipe, as far as there is room. There is something to copy.
     #[inline(always)]
     fn fill(&mut self, from: &mut IoFrom<'_>) -> Result<(), Errno> {
-        while from.left() > 0 {
+        loop {
             let room = self.ring.room();
             if room.len == 0 {
                 break;
@@ -79,18 +79,22 @@ impl Buffer {
             let result = from.take(&mut page.0.bytes_mut()[room.offset..room.offset + room.len]);
             self.ring.filled(from.done() - before);
             result?;
+            if from.left() == 0 {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Copies out of these pages, as far as there is something; `ring` is then without it.
+    /// Copies out of these pages, as far as there is something; `ring` is then without it. There is room to copy
+    /// to.
     #[inline(always)]
     fn copy_out(
         pages: &[Option<PipePage>; PAGES],
         ring: &mut Ring<PAGES>,
         to: &mut IoTo<'_>,
     ) -> Result<(), Errno> {
-        while to.left() > 0 {
+        loop {
             let data = ring.data();
             let Some(page) = &pages[data.page] else { break };
             if data.len == 0 {
@@ -100,6 +104,9 @@ impl Buffer {
             let result = to.put(&page.0.bytes()[data.offset..data.offset + data.len]);
             ring.drained(to.done() - before);
             result?;
+            if to.left() == 0 {
+                break;
+            }
         }
         Ok(())
     }
@@ -216,7 +223,12 @@ impl Pipe {
     #[inline(never)]
     fn read_later(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
         loop {
-            self.await_bytes(transfer)?;
+            if transfer.is_nonblocking() && self.is_open() {
+                return Err(Errno::EAGAIN);
+            }
+            self.readable
+                .wait_for(INTERRUPTIBLE, || self.has_news())
+                .map_err(|_| Errno::RESTART_SYS)?;
             if let Some(result) = self.read_now(to) {
                 return result;
             }
@@ -246,19 +258,19 @@ impl Pipe {
             if !self.is_open() && self.fill_bytes() == 0 {
                 return Ok(());
             }
-            self.await_bytes(transfer)?;
+            if transfer.is_nonblocking() {
+                return Err(Errno::EAGAIN);
+            }
+            self.readable
+                .wait(INTERRUPTIBLE, || self.has_news())
+                .map_err(|_| Errno::RESTART_SYS)?;
         }
     }
 
-    /// Waits until bytes are there, or none will come any more.
+    /// Whether bytes are there, or none will come any more.
     #[inline(always)]
-    fn await_bytes(&self, transfer: &Transfer) -> Result<(), Errno> {
-        if transfer.is_nonblocking() && self.is_open() {
-            return Err(Errno::EAGAIN);
-        }
-        self.readable
-            .wait(INTERRUPTIBLE, || self.fill_bytes() > 0 || !self.is_open())
-            .map_err(|_| Errno::RESTART_SYS)
+    fn has_news(&self) -> bool {
+        self.fill_bytes() > 0 || !self.is_open()
     }
 
     /// Reads what is there, if anything is.
@@ -335,7 +347,7 @@ impl Pipe {
             }
             let has_room = || CAPACITY_BYTES - self.fill_bytes() >= least_room;
             self.writable
-                .wait(INTERRUPTIBLE, || has_room() || !self.is_open())
+                .wait_for(INTERRUPTIBLE, || has_room() || !self.is_open())
                 .map_err(|_| Errno::RESTART_SYS)?;
             if let Some(result) = self.write_now(from, least_room) {
                 // One wake for many: it is passed on.

@@ -121,9 +121,18 @@ impl WaitQueue {
         mode: WaitMode,
         mut condition: impl FnMut() -> bool,
     ) -> Result<(), WaitError> {
-        if condition() {
-            return Ok(());
-        }
+        if condition() { Ok(()) } else { self.wait_for(mode, condition) }
+    }
+
+    /// [`Self::wait`] for a condition that has just been seen not to hold.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_for(
+        &self,
+        mode: WaitMode,
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<(), WaitError> {
         let task = current();
         let waiter = Waiter::new(mode.sharing);
         if let Some(deadline) = mode.deadline_ticks {
@@ -217,7 +226,7 @@ impl WaitQueue {
                 exclusive -= 1;
             }
             let task = waiter.task;
-            waiters.remove(waiter);
+            waiters.unlink(waiter);
             any = true;
             // SAFETY: the task may go on from here and end, but it is freed only after this CPU has gone through
             // the scheduler (`epoch`), and preemption is off.
@@ -332,10 +341,16 @@ impl Waiters {
 
     fn remove(&mut self, waiter: &Waiter) {
         if waiter.queued.load(Ordering::Relaxed) {
-            let (prev, next) = (waiter.prev.get(), waiter.next.get());
-            self.link(prev, next, next, prev);
-            waiter.queued.store(false, Ordering::Release);
+            self.unlink(waiter);
         }
+    }
+
+    /// Takes a waiter off that is on the queue.
+    #[inline(always)]
+    fn unlink(&mut self, waiter: &Waiter) {
+        let (prev, next) = (waiter.prev.get(), waiter.next.get());
+        self.link(prev, next, next, prev);
+        waiter.queued.store(false, Ordering::Release);
     }
 
     /// Lets `prev` (or the queue's start) lead to `after_prev`, and `next` (or its end) back to

@@ -120,10 +120,11 @@ fn place_woken(task: &Task, irq: &IrqOff) {
 fn place(task: &Task, why: Enqueue, irq: &IrqOff) {
     let seq = task.wake_seq.load(Ordering::Relaxed).wrapping_add(1);
     task.wake_seq.store(seq, Ordering::Relaxed);
-    let cpu = choose(task);
+    let is_saved = is_saved(task);
+    let cpu = if is_saved { choose(task) } else { task.cpu() };
     events::sched_wakeup(task.pid(), cpu as u8, seq);
     // The most usual case, and the hottest: all of it in one function.
-    if cpu == percpu::cpu_id() && is_saved(task) {
+    if is_saved && cpu == percpu::cpu_id() {
         let this = cpu::this();
         let mut queue = this.queue.lock_with(irq);
         let now = tsc::now();
@@ -135,15 +136,12 @@ fn place(task: &Task, why: Enqueue, irq: &IrqOff) {
 
 #[inline(always)]
 fn choose(task: &Task) -> u32 {
-    let prev = task.cpu();
-    if !is_saved(task) {
-        return prev;
-    }
     let allowed = task.allowed().intersection(online());
     // The task is saved and off every queue, and this waker is the one that places it: its
     // entity is ours to read.
     let entity = task.entity();
-    placement::select_cpu(prev as usize, allowed, entity.policy(), entity.weight(), view) as u32
+    placement::select_cpu(task.cpu() as usize, allowed, entity.policy(), entity.weight(), view)
+        as u32
 }
 
 /// Gets a runnable task, which is on no queue, onto CPU `cpu`.

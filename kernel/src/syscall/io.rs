@@ -26,13 +26,18 @@ const FEW: usize = 8;
 /// The length of a transfer; one that is negative as a signed number is none.
 #[inline(always)]
 pub(super) fn transfer_len(address: u64, len_bytes: u64) -> Result<usize, Errno> {
-    if len_bytes.cast_signed() < 0 {
-        return Err(Errno::EINVAL);
+    if len_bytes > WINDOW_END {
+        return Err(too_long(len_bytes));
     }
-    match address.checked_add(len_bytes) {
-        Some(end) if end <= WINDOW_END => Ok((len_bytes as usize).min(MAX_TRANSFER_BYTES)),
-        _ => Err(Errno::EFAULT),
+    if address > WINDOW_END - len_bytes {
+        return Err(Errno::EFAULT);
     }
+    Ok((len_bytes as usize).min(MAX_TRANSFER_BYTES))
+}
+
+#[cold]
+fn too_long(len_bytes: u64) -> Errno {
+    if len_bytes.cast_signed() < 0 { Errno::EINVAL } else { Errno::EFAULT }
 }
 
 /// What a writer gets when nobody reads.

@@ -58,6 +58,7 @@ impl CpuView {
 ///
 /// Returns `prev` if no CPU is allowed: there is no right answer, and the caller sees that it is
 /// not in the set.
+#[inline(always)]
 pub fn select_cpu(
     prev: usize,
     allowed: CpuSet,
@@ -71,6 +72,17 @@ pub fn select_cpu(
     {
         return only;
     }
+    select_among(prev, allowed, policy, weight, view)
+}
+
+#[inline(never)]
+fn select_among(
+    prev: usize,
+    allowed: CpuSet,
+    policy: Policy,
+    weight: u64,
+    view: impl Fn(usize) -> CpuView,
+) -> usize {
     if allowed.contains(prev) && view(prev).activity.is_idle() {
         return prev;
     }

@@ -355,7 +355,7 @@ impl RunQueue {
         unsafe {
             let this = entity.as_ref();
             this.joined(self.cpu, now);
-            self.attach(entity, || match why {
+            self.attach(entity, false, || match why {
                 Enqueue::New => Arrival::New,
                 Enqueue::Wakeup => {
                     Arrival::Woken { slept_ticks: now.saturating_sub(this.slept_at_ticks.get()) }
@@ -431,7 +431,7 @@ impl RunQueue {
         unsafe {
             self.detach(entity, Departure::Moves);
             this.assign_policy(policy);
-            self.attach(entity, || Arrival::Moved);
+            self.attach(entity, self.current == Some(entity), || Arrival::Moved);
         }
         self.compare_current()
     }
@@ -441,8 +441,12 @@ impl RunQueue {
     /// # Safety
     /// It is in no class, and fulfils the contract of `enqueue`.
     #[inline(always)]
-    unsafe fn attach(&mut self, entity: NonNull<Entity>, arrival: impl FnOnce() -> Arrival) {
-        let runs = self.current == Some(entity);
+    unsafe fn attach(
+        &mut self,
+        entity: NonNull<Entity>,
+        runs: bool,
+        arrival: impl FnOnce() -> Arrival,
+    ) {
         // SAFETY: the caller's contract.
         unsafe {
             let this = entity.as_ref();
@@ -454,7 +458,8 @@ impl RunQueue {
                     }
                 }
                 Policy::Fifo(level) | Policy::RoundRobin(level) => {
-                    if this.quantum_is_over() {
+                    if matches!(this.policy.get(), Policy::RoundRobin(_)) && this.quantum_is_over()
+                    {
                         self.start_quantum(this);
                     }
                     self.rt.insert(entity, level, if runs { Place::Head } else { Place::Tail });
