@@ -121,7 +121,7 @@ ordinary_entry:
 from_ring_3:
     save_registers
     close_user_memory
-    call {ordinary}
+    call {ring_3}
     add rsp, 16
     .global leave_to_ring_3
 leave_to_ring_3:
@@ -226,6 +226,7 @@ interrupt_stubs:
     has_smap = sym features::HAS_SMAP,
     syscall_hook = sym syscall::HANDLER,
     ordinary = sym exception::on_ordinary,
+    ring_3 = sym exception::on_ring_3,
     ist = sym exception::on_ist,
 );
 

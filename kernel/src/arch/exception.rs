@@ -123,13 +123,8 @@ pub fn unexpected_nmis() -> u64 {
     UNEXPECTED_NMIS.load(Ordering::Relaxed)
 }
 
-/// Called by the entry code, on the interrupted stack or that of the interrupted program's task,
-/// interrupts off.
+/// Called by the entry code on the interrupted stack, for what interrupts ring 0; interrupts are off.
 pub(super) extern "C" fn on_ordinary(frame: &mut Frame) {
-    if frame.is_from_ring_3() {
-        on_ring_3(frame);
-        return (hooks().return_to_user)(frame);
-    }
     if let Ok(vector @ 32..) = u8::try_from(frame.vector) {
         return on_interrupt(vector);
     }
@@ -139,13 +134,20 @@ pub(super) extern "C" fn on_ordinary(frame: &mut Frame) {
     (hooks().fatal_exception)(frame)
 }
 
-#[inline(always)]
-fn on_ring_3(frame: &mut Frame) {
+/// Called by the entry code on the stack of the task, for what interrupts ring 3; interrupts are off.
+pub(super) extern "C" fn on_ring_3(frame: &mut Frame) {
+    if frame.vector == PAGE_FAULT {
+        (hooks().user_page_fault)(frame, fault_address());
+    } else {
+        on_other(frame);
+    }
+    (hooks().return_to_user)(frame);
+}
+
+/// What interrupts ring 3 and is no page fault.
+#[inline(never)]
+fn on_other(frame: &mut Frame) {
     match frame.vector {
-        PAGE_FAULT => {
-            let address = fault_address();
-            (hooks().user_page_fault)(frame, address);
-        }
         vector @ 32..256 => on_interrupt(vector as u8),
         // SAFETY: interrupts are off in a handler, and the running task is that of a program.
         DEVICE_NOT_AVAILABLE => unsafe { fpu::on_first_use() },

@@ -25,15 +25,17 @@ static FRAMES: SpinLock<Option<Frames<'static>>> = SpinLock::new("frames", None)
 
 /// A CPU's cache, and its length for others to read.
 struct Cache {
-    cache: UnsafeCell<Option<FrameCache<'static>>>,
+    cache: UnsafeCell<FrameCache<'static>>,
     len: AtomicU64,
 }
 
 // SAFETY: the cell is used only by its own CPU, with interrupts off (`with_cache`).
 unsafe impl Sync for Cache {}
 
-static CACHES: PerCpu<Cache> =
-    per_cpu!(Cache { cache: UnsafeCell::new(None), len: AtomicU64::new(0) });
+static CACHES: PerCpu<Cache> = per_cpu!(Cache {
+    cache: UnsafeCell::new(FrameCache::new(FrameTable::EMPTY)),
+    len: AtomicU64::new(0)
+});
 
 /// The allocator, locked.
 struct Locked(SpinIrqGuard<'static, Option<Frames<'static>>>);
@@ -114,7 +116,7 @@ pub(super) unsafe fn init(boot: &BootInfo, early: &EarlyFrames, metadata: Metada
     *FRAMES.lock_irq() = Some(frames);
     for cpu in 0..MAX_CPUS as u32 {
         // SAFETY: no other CPU runs yet.
-        unsafe { *CACHES.of(cpu).cache.get() = Some(FrameCache::new(table)) };
+        unsafe { *CACHES.of(cpu).cache.get() = FrameCache::new(table) };
     }
 }
 
@@ -124,7 +126,7 @@ fn with_cache<R>(work: impl FnOnce(&mut FrameCache<'static>) -> R) -> R {
     irq::briefly_off(|_irq| {
         let this = CACHES.this();
         // SAFETY: interrupts are off, so this CPU is in here once, and no other uses its cache.
-        let cache = unsafe { &mut *this.cache.get() }.as_mut().expect(NOT_YET);
+        let cache = unsafe { &mut *this.cache.get() };
         let result = work(cache);
         this.len.store(cache.len() as u64, Ordering::Relaxed);
         result
@@ -134,7 +136,7 @@ fn with_cache<R>(work: impl FnOnce(&mut FrameCache<'static>) -> R) -> R {
 /// A block of 2^`order` frames with one reference, aligned to its size; `None` when there is none
 /// left. Its contents are unspecified.
 pub fn alloc(order: u8) -> Option<Pfn> {
-    if order == 0 { with_cache(|cache| cache.alloc(lock)) } else { lock().alloc(order) }
+    if order == 0 { with_cache(|cache| cache.alloc(|| Some(lock()))) } else { lock().alloc(order) }
 }
 
 /// One in so many frames is kept from programs, for what the kernel cannot do without.
@@ -142,16 +144,14 @@ const RESERVE_PART: u64 = 64;
 
 /// A single frame for a program, if more are free than the kernel may need: a program that runs out
 /// of memory must not take the kernel's with it. Its contents are unspecified.
-#[inline]
+#[inline(always)]
 pub fn alloc_for_program() -> Option<Pfn> {
-    with_cache(|cache| if cache.is_empty() && is_scarce() { None } else { cache.alloc(lock) })
+    with_cache(|cache| cache.alloc(lock_unless_scarce))
 }
 
-/// Whether programs get no more.
-#[cold]
-fn is_scarce() -> bool {
+fn lock_unless_scarce() -> Option<Locked> {
     let frames = lock();
-    frames.free_frames() <= frames.total_frames() / RESERVE_PART
+    (frames.free_frames() > frames.total_frames() / RESERVE_PART).then_some(frames)
 }
 
 /// As [`alloc_for_program`], zeroed.

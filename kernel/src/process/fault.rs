@@ -5,9 +5,8 @@
 use linux_raw_sys::general as abi;
 
 use super::signal::{self, Fault};
-use super::{Thread, current, exit, try_current};
+use super::{current, exit, try_current};
 use crate::arch::exception::Frame;
-use crate::arch::user::WINDOW_END;
 use crate::arch::{irq, percpu, uaccess};
 use crate::mm::space::{Access, Fault as SpaceFault};
 use crate::sched::current as current_task;
@@ -33,32 +32,28 @@ pub fn on_user_page_fault(frame: &mut Frame, address: u64) {
     // SAFETY: the kernel holds nothing when ring 3 is interrupted.
     unsafe { irq::enable() };
     events::page_fault(address, frame.rip, frame.error_code as u32);
-    let thread = current();
     // An implicit access of the CPU's own, as to a descriptor, or QEMU's IRET to its stack: mapping the
     // page would not end it, and the program would fault for ever.
     let is_implicit = frame.error_code & USER == 0;
-    let result = if is_implicit {
-        Err(SpaceFault::NotMapped)
-    } else {
-        resolve(thread, address, frame.error_code)
-    };
+    let result =
+        if is_implicit { Err(SpaceFault::NotMapped) } else { resolve(address, frame.error_code) };
     if let Err(fault) = result {
-        signal_for(thread, frame, address, fault);
+        signal_for(frame, address, fault);
     }
     irq::disable();
 }
 
 #[inline]
-fn resolve(thread: &Thread, address: u64, error_code: u64) -> Result<(), SpaceFault> {
-    if address >= WINDOW_END {
-        return Err(SpaceFault::NotMapped);
-    }
+fn resolve(address: u64, error_code: u64) -> Result<(), SpaceFault> {
     // SAFETY: the running thread's own address space stays until it is replaced, by itself.
-    let space = unsafe { thread.space_unlocked() };
+    let space = unsafe { current().space_unlocked() };
     space.fault(address, access(error_code))
 }
 
-fn signal_for(thread: &Thread, frame: &Frame, address: u64, fault: SpaceFault) {
+#[cold]
+#[inline(never)]
+fn signal_for(frame: &Frame, address: u64, fault: SpaceFault) {
+    let thread = current();
     let (signal, code) = match fault {
         // Beyond the window Linux reports a mapping error, too.
         SpaceFault::NotMapped => (abi::SIGSEGV, abi::SEGV_MAPERR),
@@ -78,12 +73,14 @@ pub fn on_kernel_page_fault(frame: &mut Frame, address: u64) -> bool {
     if !uaccess::is_user_access(frame) {
         return false;
     }
-    let Some(thread) = try_current() else { return false };
+    if try_current().is_none() {
+        return false;
+    }
     debug_assert!(percpu::preempt_depth() == 0, "user memory is accessed with preemption off");
     // SAFETY: whoever accesses a program's memory has interrupts on and holds nothing.
     unsafe { irq::enable() };
     events::page_fault(address, frame.rip, frame.error_code as u32);
-    if resolve(thread, address, frame.error_code).is_err() {
+    if resolve(address, frame.error_code).is_err() {
         uaccess::fix_up(frame);
     }
     irq::disable();

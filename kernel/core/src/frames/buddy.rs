@@ -136,7 +136,7 @@ impl<'a> Frames<'a> {
     /// Frees a frame that a cache holds.
     pub(super) fn free_cached(&mut self, pfn: Pfn) {
         let index = self.table.index(pfn).expect("a cache holds frames of the table");
-        debug_assert_eq!(self.table.at(index).state(), State::Cached);
+        debug_assert!(matches!(self.table.at(index).state(), State::Cached | State::Inner));
         self.insert_coalescing(index, 0);
     }
 

@@ -4,10 +4,13 @@
 //! goes to the allocator, and to its lock, only to fetch or return half a magazine at once. The
 //! owner of a cache is one CPU with preemption disabled.
 //!
-//! Frames in a cache are marked as such: freeing one again is noticed. Leak checks add
+//! What is fetched is one block; its frames are nothing by themselves until they are handed out. Frames that
+//! came back are marked as cached. So freeing one again is noticed. Leak checks add
 //! [`FrameCache::len`] of all CPUs to [`Frames::free_frames`].
 
 use core::ops::DerefMut;
+
+use arrayvec::ArrayVec;
 
 use super::buddy::Frames;
 use super::meta::{FrameError, FrameTable, Mismatch, Pfn, State};
@@ -22,38 +25,36 @@ const _: () = assert!(BATCH.is_power_of_two());
 #[derive(Debug)]
 pub struct FrameCache<'a> {
     table: FrameTable<'a>,
-    frames: [Pfn; CAPACITY],
-    len: usize,
+    frames: ArrayVec<Pfn, CAPACITY>,
 }
 
 impl<'a> FrameCache<'a> {
     /// An empty cache over the allocator that `table` belongs to.
     pub const fn new(table: FrameTable<'a>) -> Self {
-        Self { table, frames: [Pfn(0); CAPACITY], len: 0 }
+        Self { table, frames: ArrayVec::new_const() }
     }
 
     /// Frames it holds, which are neither in use nor on the allocator's free lists.
     pub const fn len(&self) -> usize {
-        self.len
+        self.frames.len()
     }
 
     /// Whether it holds none.
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.frames.is_empty()
     }
 
     /// One frame with one reference, or `None` when memory is exhausted. Calls `lock` only when the
-    /// cache is empty.
+    /// cache is empty; it may refuse.
     #[inline(always)]
     pub fn alloc<L: DerefMut<Target = Frames<'a>>>(
         &mut self,
-        lock: impl FnOnce() -> L,
+        lock: impl FnOnce() -> Option<L>,
     ) -> Option<Pfn> {
-        if self.len == 0 {
-            self.refill(&mut lock());
-        }
-        self.len = self.len.checked_sub(1)?;
-        let pfn = self.frames[self.len];
+        let pfn = match self.frames.pop() {
+            Some(pfn) => pfn,
+            None => self.refill(lock)?,
+        };
         self.table.entry(pfn).ok()?.become_used(0);
         Some(pfn)
     }
@@ -85,48 +86,33 @@ impl<'a> FrameCache<'a> {
             });
         }
         entry.references.store(0, core::sync::atomic::Ordering::Relaxed);
-        if self.len == CAPACITY {
+        if self.frames.is_full() {
             self.drain(&mut lock(), BATCH);
         }
-        self.frames[self.len] = pfn;
-        self.len += 1;
+        self.frames.push(pfn);
         Ok(())
     }
 
     /// Returns up to `count` frames, those longest unused first. `usize::MAX` empties the cache.
     pub fn drain(&mut self, frames: &mut Frames<'a>, count: usize) {
-        let count = count.min(self.len);
-        for &pfn in &self.frames[..count] {
+        for pfn in self.frames.drain(..count.min(self.frames.len())) {
             frames.free_cached(pfn);
         }
-        self.frames.copy_within(count..self.len, 0);
-        self.len -= count;
     }
 
-    /// Fills half of an empty cache: with one block if there is one that large, else with frames as
-    /// they come.
+    /// Fills an empty cache with the frames of one block, the largest there is up to half a magazine. The
+    /// first of them.
     #[cold]
     #[inline(never)]
-    fn refill(&mut self, frames: &mut Frames<'a>) {
-        if let Some(block) = frames.alloc(BATCH.trailing_zeros() as u8) {
-            for at in (0..BATCH).rev() {
-                let pfn = Pfn(block.0 + at as u64);
-                if let Ok(entry) = self.table.entry(pfn) {
-                    entry.split_off_cached();
-                    self.frames[self.len] = pfn;
-                    self.len += 1;
-                }
-            }
-        }
-        while self.len < BATCH {
-            let Some(pfn) = frames.alloc(0) else { break };
-            self.frames[self.len] = pfn;
-            self.len += 1;
-            let cached = self.table.entry(pfn).is_ok_and(|entry| {
-                entry.references.store(0, core::sync::atomic::Ordering::Relaxed);
-                entry.become_cached()
-            });
-            debug_assert!(cached, "the allocator handed out a frame that is not its own");
-        }
+    fn refill<L: DerefMut<Target = Frames<'a>>>(
+        &mut self,
+        lock: impl FnOnce() -> Option<L>,
+    ) -> Option<Pfn> {
+        let mut frames = lock()?;
+        let mut orders = (0..=BATCH.trailing_zeros() as u8).rev();
+        let (block, order) = orders.find_map(|order| Some((frames.alloc(order)?, order)))?;
+        self.table.entry(block).ok()?.become_nothing();
+        self.frames.extend((0..1 << order).rev().map(|at| Pfn(block.0 + at)));
+        self.frames.pop()
     }
 }

@@ -166,11 +166,10 @@ impl FrameMeta {
             .is_ok()
     }
 
-    /// Makes a frame of a block that was handed out, its first or another, a cached one by itself.
-    pub(super) fn split_off_cached(&self) {
+    /// Makes the first frame of a block that was handed out as good as the block's others.
+    pub(super) fn become_nothing(&self) {
         self.references.store(0, Ordering::Relaxed);
-        self.order.store(0, Ordering::Relaxed);
-        self.state.store(State::Cached as u8, Ordering::Relaxed);
+        self.become_inner();
     }
 
     /// The neighbours in the free list, as indices.
@@ -249,6 +248,9 @@ pub struct FrameTable<'a> {
 }
 
 impl<'a> FrameTable<'a> {
+    /// That of no frames.
+    pub const EMPTY: Self = Self { meta: &[], base: 0 };
+
     pub(super) fn new(meta: &'a [FrameMeta], base_pfn: Pfn) -> Self {
         Self { meta, base: base_pfn.0 }
     }

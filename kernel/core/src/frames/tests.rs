@@ -104,7 +104,7 @@ fn a_cache_takes_the_lock_once_per_batch_and_loses_nothing() {
     for _ in 0..320 {
         let pfn = cache.alloc(|| {
             locked += 1;
-            frames.borrow_mut()
+            Some(frames.borrow_mut())
         });
         held.push(pfn.unwrap());
     }
@@ -143,11 +143,11 @@ fn an_exhausted_cache_says_none_and_recovers() {
     frames.add_free_range(Pfn(0), Pfn(3)).unwrap();
     let mut cache = FrameCache::new(frames.table());
     let frames = RefCell::new(frames);
-    let held: Vec<_> = core::iter::from_fn(|| cache.alloc(|| frames.borrow_mut())).collect();
+    let held: Vec<_> = core::iter::from_fn(|| cache.alloc(|| Some(frames.borrow_mut()))).collect();
     assert_eq!(held.len(), 3);
-    assert_eq!(cache.alloc(|| frames.borrow_mut()), None);
+    assert_eq!(cache.alloc(|| Some(frames.borrow_mut())), None);
     cache.free(held[1], || frames.borrow_mut()).unwrap();
-    assert_eq!(cache.alloc(|| frames.borrow_mut()), Some(held[1]));
+    assert_eq!(cache.alloc(|| Some(frames.borrow_mut())), Some(held[1]));
 }
 
 /// Frames of the longest range in the model test.
@@ -211,7 +211,7 @@ proptest! {
                     prop_assert!(got.is_some() || !fits);
                     got
                 }
-                Step::CacheAlloc => cache.alloc(|| &mut frames).map(|pfn| (pfn, 0)),
+                Step::CacheAlloc => cache.alloc(|| Some(&mut frames)).map(|pfn| (pfn, 0)),
                 Step::Free(which) if !out.is_empty() => {
                     let (pfn, order) = out.swap_remove(which.index(out.len()));
                     frames.free(pfn, order).unwrap();

@@ -53,6 +53,12 @@ impl Entry {
         Self(table.start_address() | flags)
     }
 
+    /// The entry for a page that nobody else has, for the program to write.
+    #[inline(always)]
+    pub const fn own_page(page: Pfn) -> Self {
+        Self::page(page.start_address(), Self::COUNTED | Self::WRITABLE)
+    }
+
     /// The entry for a page at this physical address with more of these bits.
     #[inline(always)]
     pub const fn page(physical: u64, bits: u64) -> Self {

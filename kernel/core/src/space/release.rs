@@ -5,6 +5,8 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use arrayvec::ArrayVec;
+
 use super::entry::Entry;
 use super::tables::Memory;
 use super::{ROOT_LEVEL, WINDOW_ENTRIES};
@@ -15,8 +17,7 @@ use crate::frames::{Pfn, Put};
 #[must_use = "the frames leak otherwise"]
 pub struct Retired<const N: usize> {
     /// Frame number times 8, plus the level (0 is a page).
-    frames: [u64; N],
-    len: usize,
+    frames: ArrayVec<u64, N>,
     /// First of the tables whose last reference is ours; linked by the words of their metadata.
     /// The level is kept likewise.
     doomed: u64,
@@ -25,23 +26,23 @@ pub struct Retired<const N: usize> {
 impl<const N: usize> Retired<N> {
     #[inline(always)]
     pub(super) fn new() -> Self {
-        Self { frames: [0; N], len: 0, doomed: 0 }
+        Self { frames: ArrayVec::new(), doomed: 0 }
     }
 
     #[inline(always)]
     pub(super) fn is_full(&self) -> bool {
-        self.len == N
+        self.frames.is_full()
     }
 
     #[inline(always)]
     pub(super) fn push(&mut self, frame: Pfn, level: u8) {
-        self.frames[self.len] = frame.0 << 3 | u64::from(level);
-        self.len += 1;
+        let pushed = self.frames.try_push(frame.0 << 3 | u64::from(level));
+        debug_assert!(pushed.is_ok(), "the caller makes room");
     }
 
     /// After a flush in the middle of a change: makes room without a long walk.
     pub(super) fn drop_references<M: Memory + ?Sized>(&mut self, memory: &M) {
-        for &packed in &self.frames[..self.len] {
+        for packed in self.frames.drain(..) {
             let (frame, level) = (Pfn(packed >> 3), packed & 7);
             let meta = memory.meta(frame);
             if meta.drop_reference() == Put::Last {
@@ -53,13 +54,12 @@ impl<const N: usize> Retired<N> {
                 }
             }
         }
-        self.len = 0;
     }
 
     /// Drops the references.
     #[inline(always)]
-    pub(super) fn release<M: Memory + ?Sized>(self, memory: &M) {
-        for &packed in &self.frames[..self.len] {
+    pub(super) fn release<M: Memory + ?Sized>(&mut self, memory: &M) {
+        for &packed in &self.frames {
             drop_one(memory, Pfn(packed >> 3), (packed & 7) as u8);
         }
         if self.doomed != 0 {
@@ -68,7 +68,7 @@ impl<const N: usize> Retired<N> {
     }
 
     #[cold]
-    fn release_doomed<M: Memory + ?Sized>(self, memory: &M) {
+    fn release_doomed<M: Memory + ?Sized>(&mut self, memory: &M) {
         let mut next = self.doomed;
         while next != 0 {
             let table = Pfn(next >> 3);

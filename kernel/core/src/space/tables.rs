@@ -21,6 +21,8 @@
 
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
+use arrayvec::ArrayVec;
+
 use super::area::Protection;
 use super::entry::{Entry, Table};
 use super::release::Retired;
@@ -117,8 +119,8 @@ pub struct Update<'m, M: Memory + ?Sized, const N: usize = 4> {
     pub(super) memory: &'m M,
     pub(super) root: Pfn,
     pub(super) retired: Retired<N>,
-    stale_pages: [u64; N],
-    stale_count: usize,
+    stale_pages: ArrayVec<u64, N>,
+    is_all_stale: bool,
 }
 
 impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
@@ -126,44 +128,41 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
     /// [`flush`](Self::flush).
     #[inline(always)]
     pub fn new(memory: &'m M, root: Pfn) -> Self {
-        Self { memory, root, retired: Retired::new(), stale_pages: [0; N], stale_count: 0 }
+        let stale_pages = ArrayVec::new();
+        Self { memory, root, retired: Retired::new(), stale_pages, is_all_stale: false }
     }
 
     /// Ends the change: flushes what is stale. After the lock, [`release`](Self::release).
     #[inline(always)]
     pub fn flush(&mut self) {
-        if self.stale_count != 0 {
-            self.memory.flush(match self.stale_pages.get(..self.stale_count) {
-                Some(pages) => Stale::Pages(pages),
-                None => Stale::All,
-            });
+        if self.is_all_stale {
+            self.memory.flush(Stale::All);
+        } else if !self.stale_pages.is_empty() {
+            self.memory.flush(Stale::Pages(&self.stale_pages));
         }
-        self.stale_count = 0;
+        self.stale_pages.clear();
+        self.is_all_stale = false;
     }
 
     /// Releases the frames that the address space no longer leads to, after the flush. For those who
     /// hold no lock, since it may take long.
     #[inline(always)]
-    pub fn release(self) {
+    pub fn release(&mut self) {
         self.retired.release(self.memory);
     }
 
     /// The translation of the page at `address`, and the paging structures, are stale.
     #[inline(always)]
     pub(super) fn stale(&mut self, address: u64) {
-        if self.stale_count > 0 && self.stale_pages[(self.stale_count - 1) % N] == address {
-            return;
+        if self.stale_pages.last() != Some(&address) {
+            self.is_all_stale |= self.stale_pages.try_push(address).is_err();
         }
-        if let Some(free) = self.stale_pages.get_mut(self.stale_count) {
-            *free = address;
-        }
-        self.stale_count = (self.stale_count + 1).min(N + 1);
     }
 
     /// Everything is stale.
     #[inline(always)]
     pub(super) fn all_stale(&mut self) {
-        self.stale_count = N + 1;
+        self.is_all_stale = true;
     }
 
     /// Keeps a reference until the flush. No entry holds it any more, and what is stale has been
@@ -355,7 +354,7 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
     ) -> Result<Entry, OutOfMemory> {
         let memory = self.memory;
         match content {
-            Content::Zero if access == Access::Write => self.copy_of(memory.zero_page()),
+            Content::Zero if access == Access::Write => self.zeroed(),
             Content::Zero => Ok(Entry::page(memory.zero_page(), 0)),
             Content::Private(SourcePage::Counted(page)) if access == Access::Write => {
                 let copy = self.copy_of(page.start_address());
@@ -384,13 +383,20 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
     /// The entry for a writable copy of the page at this physical address.
     #[inline(always)]
     fn copy_of(&mut self, physical: u64) -> Result<Entry, OutOfMemory> {
-        let page = self.memory.alloc_page().ok_or(OutOfMemory)?;
         if physical == self.memory.zero_page() {
-            self.memory.clear_page(page);
-        } else {
-            self.memory.copy_page(physical, page);
+            return self.zeroed();
         }
-        Ok(Entry::page(page.start_address(), Entry::COUNTED | Entry::WRITABLE))
+        let page = self.memory.alloc_page().ok_or(OutOfMemory)?;
+        self.memory.copy_page(physical, page);
+        Ok(Entry::own_page(page))
+    }
+
+    /// The entry for a writable page of zeroes.
+    #[inline(always)]
+    fn zeroed(&mut self) -> Result<Entry, OutOfMemory> {
+        let page = self.memory.alloc_page().ok_or(OutOfMemory)?;
+        self.memory.clear_page(page);
+        Ok(Entry::own_page(page))
     }
 }
 

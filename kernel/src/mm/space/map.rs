@@ -93,7 +93,7 @@ struct Leftovers<'s> {
 }
 
 impl Leftovers<'_> {
-    fn release(self) {
+    fn release(mut self) {
         self.update.release();
         drop(self.areas);
     }
@@ -209,7 +209,7 @@ impl Space {
         let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
         let inner = self.inner.lock_patiently();
         let is_covered = inner.areas.covers(start, end);
-        let update = self.unmap_pages(start, end)?;
+        let mut update = self.unmap_pages(start, end)?;
         drop(inner);
         update.release();
         if is_covered { Ok(()) } else { Err(Errno::ENOMEM) }
@@ -345,7 +345,7 @@ impl Space {
         });
         drop(inner);
         cut_off.release();
-        let (moved, update, replaced) = moved?;
+        let (moved, mut update, replaced) = moved?;
         update.release();
         replaced.release();
         moved.map(|()| to).map_err(no_memory)
