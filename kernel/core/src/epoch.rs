@@ -39,7 +39,7 @@ use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
 use crate::cpuset::MAX_CPUS;
-use crate::shim::{AtomicU64, Ordering, fence, seqcst_fence_for_loom};
+use crate::shim::{AtomicU64, AtomicUsize, Ordering, fence, seqcst_fence_for_loom};
 
 /// What an idle CPU, or one that is not up yet, has "seen": it holds up nobody.
 const IDLE: u64 = u64::MAX;
@@ -56,6 +56,8 @@ pub struct Seen(AtomicU64);
 #[derive(Debug)]
 pub struct Epoch {
     now: AtomicU64,
+    /// One more than the highest number of a CPU that has ever left idle: only those are looked at.
+    cpus: AtomicUsize,
     seen: [Seen; CPUS],
 }
 
@@ -64,13 +66,21 @@ impl Epoch {
     /// for the first time.
     #[cfg(not(loom))]
     pub const fn new() -> Self {
-        Self { now: AtomicU64::new(0), seen: [const { Seen(AtomicU64::new(IDLE)) }; CPUS] }
+        Self {
+            now: AtomicU64::new(0),
+            cpus: AtomicUsize::new(0),
+            seen: [const { Seen(AtomicU64::new(IDLE)) }; CPUS],
+        }
     }
 
     /// An epoch in which all CPUs count as idle.
     #[cfg(loom)]
     pub fn new() -> Self {
-        Self { now: AtomicU64::new(0), seen: core::array::from_fn(|_| Seen(AtomicU64::new(IDLE))) }
+        Self {
+            now: AtomicU64::new(0),
+            cpus: AtomicUsize::new(0),
+            seen: core::array::from_fn(|_| Seen(AtomicU64::new(IDLE))),
+        }
     }
 
     /// `cpu` is between two read-side sections: call it at every context switch, on that CPU.
@@ -104,6 +114,10 @@ impl Epoch {
     /// `cpu` is idle no longer; afterwards it may look things up.
     #[inline]
     pub fn leave_idle(&self, cpu: usize) {
+        if self.cpus.load(Ordering::Relaxed) <= cpu {
+            // Before the exchange: a reclaimer that comes after that looks at this CPU.
+            self.cpus.fetch_max(cpu + 1, Ordering::SeqCst);
+        }
         let now = self.now.load(Ordering::Acquire);
         self.seen[cpu].0.swap(now, Ordering::SeqCst);
         seqcst_fence_for_loom();
@@ -116,7 +130,8 @@ impl Epoch {
 
     /// Whether every CPU has been quiescent since `now` became `target`.
     fn has_passed(&self, target: u64) -> bool {
-        self.seen.iter().all(|seen| seen.0.load(Ordering::SeqCst) >= target)
+        let cpus = self.cpus.load(Ordering::SeqCst);
+        self.seen.iter().take(cpus).all(|seen| seen.0.load(Ordering::SeqCst) >= target)
     }
 }
 

@@ -369,6 +369,11 @@ impl Task {
         self.interruptions.load(Ordering::SeqCst) & interruption::STOP != 0
     }
 
+    /// Whether it has exited and nobody will join it: it merely waits to be buried.
+    pub fn is_dead(&self) -> bool {
+        self.ends.load(Ordering::Relaxed) == EXITED | HANDLE_GONE
+    }
+
     /// Whether anything should end an interruptible sleep.
     #[inline(always)]
     pub fn is_interrupted(&self) -> bool {

@@ -11,7 +11,7 @@ use orrery_core::cpuset::CpuSet;
 use orrery_core::pid::PidError;
 use orrery_core::sched::Policy;
 
-use super::life::JoinHandle;
+use super::life::{self, JoinHandle};
 use super::registry::{self, Namespace, Nesting};
 use crate::mm::stack::KernelStack;
 use crate::sched::task::{Body, ProgramPart, Sleep, TaskSpec};
@@ -161,6 +161,7 @@ pub fn make_with(
 ) -> Result<Arc<Task>, SpawnError> {
     let policy = spec.policy;
     let parent = spec.parent;
+    life::reap();
     let numbers = registry::reserve(nesting, namespace)?;
     let stack = KernelStack::new().map_err(|_| SpawnError::OutOfMemory)?;
     let program = program(stack.top().as_u64(), &numbers.namespace());

@@ -1,13 +1,16 @@
 //! Exiting, joining, stopping, reaping.
 //!
 //! A task that has exited is a zombie until its exit code is taken or given up: by
-//! [`JoinHandle::join`], or by the work queue once the handle is dropped. Two bits in the task decide who
-//! buries it: the one that sets the second of them.
+//! [`JoinHandle::join`], or once the handle is dropped by whoever comes first of the next that makes a
+//! task and the work queue, which waits a little for the former: to wake it for each task would cost more
+//! than the rest of the task's end. Two bits in the task decide who buries it: the one that sets the second
+//! of them.
 
 use alloc::sync::Arc;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
+use core::time::Duration;
 
 use orrery_core::inbox::Inbox;
 
@@ -20,8 +23,10 @@ use crate::trace::events;
 
 /// Tasks that have exited and that nobody will join.
 static DEAD: Inbox<Task> = Inbox::new();
-/// Buries them.
-static REAP: Work = Work::new(reap);
+/// Buries those that no new task's maker has come to bury.
+static REAP: Work = Work::new(reap_late);
+/// How long the work queue leaves the dead to others.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Ends the running task.
 pub fn exit(code: i32) -> ! {
@@ -50,13 +55,21 @@ pub fn exit_after(code: i32, last: impl FnOnce()) -> ! {
     switch::exit_current()
 }
 
-/// [`REAP`]: buries the tasks that nobody joins.
-fn reap(_work: NonNull<Work>) -> Then {
-    for task in DEAD.drain() {
-        // SAFETY: the reference that the scheduler held is still there: `bury` takes it.
-        bury(unsafe { task.as_ref() });
+/// [`REAP`].
+fn reap_late(_work: NonNull<Work>) -> Then {
+    if reap() { Then::Again(PATIENCE) } else { Then::Done }
+}
+
+/// Buries the tasks that nobody joins. Says whether there were any.
+pub(super) fn reap() -> bool {
+    let any = !DEAD.is_empty();
+    if any {
+        for task in DEAD.drain() {
+            // SAFETY: the reference that the scheduler held is still there: `bury` takes it.
+            bury(unsafe { task.as_ref() });
+        }
     }
-    Then::Done
+    any
 }
 
 /// Frees a zombie's number and the scheduler's reference to it.

@@ -6,7 +6,8 @@
 //! - [`work`]: the work queue and its task
 //!
 //! ```text
-//!   create ──▶ kthreadd makes it ──▶ run ──▶ exit ──▶ zombie ──▶ joined, or reaped by kworker
+//!   create ──▶ kthreadd makes it ──▶ run ──▶ exit ──▶ zombie ──▶ joined, or reaped by whoever makes
+//!                                                                 the next task, or soon by kworker
 //! ```
 
 pub mod birth;
@@ -22,6 +23,7 @@ use orrery_core::sched::{Nice, Policy};
 
 use crate::sched::{Task, cpu};
 use crate::trace::events;
+use crate::trace::record::{self, Category};
 
 /// Tells the trace of the tasks that exist before any is made.
 pub fn trace_idle_tasks() {
@@ -44,7 +46,10 @@ pub fn trace_all() {
 
 /// Tells the trace what a task is.
 pub fn trace_attributes(task: &Task, policy: Policy) {
-    trace_named(task, policy, task.name());
+    // To find where the name ends would cost more than all else here.
+    if record::any_enabled(Category::Task as u32) {
+        trace_named(task, policy, task.name());
+    }
 }
 
 /// Tells the trace that a task has another name.

@@ -56,6 +56,8 @@ static RIPE: Inbox<Task> = Inbox::new();
 
 /// Frees what was removed, when its time has come.
 static RECLAIM: Work = Work::new(reclaim);
+/// Whether something was left to [`RECLAIM`] since it ran.
+static LEFT: AtomicBool = AtomicBool::new(false);
 /// How long lookups may take before CPUs are interrupted for their sake.
 const GRACE: Duration = Duration::from_millis(10);
 
@@ -127,10 +129,10 @@ impl Namespace {
         self.0.set_pid_max(&mut CHANGES.lock().writer, limit)
     }
 
-    /// The task with this number here, zombies included. Takes no lock.
+    /// The task with this number here, zombies that may be joined included. Takes no lock.
     pub fn find(&self, number: u32) -> Option<Arc<Task>> {
         let reading = epoch::read();
-        task_of(self.0.lookup(number, reading.section())?, &reading)
+        task_of(self.0.lookup(number, reading.section())?, &reading).filter(|it| !it.is_dead())
     }
 
     /// Calls `each` with every task in it or below, and the task's number here, lowest first. Tasks
@@ -291,6 +293,7 @@ unsafe fn ripen(callback: NonNull<Callback>) {
 /// After a change: frees what can be freed, and has the rest freed later.
 fn settle(changes: SpinGuard<'_, Changes>) {
     if poll(changes) > 0 {
+        LEFT.store(true, Ordering::Relaxed);
         work::queue(&RECLAIM);
     }
 }
@@ -308,22 +311,24 @@ fn poll(mut changes: SpinGuard<'_, Changes>) -> usize {
 }
 
 /// [`RECLAIM`]. CPUs that change tasks or idle need not be asked; one that has done neither for a
-/// whole [`GRACE`] is.
+/// whole [`GRACE`] is. It comes back until nothing was left to it for as long: while tasks come and go, the next
+/// change frees what the one before has left, and the worker need not be woken for each.
 fn reclaim(_work: NonNull<Work>) -> Then {
     static LATE: AtomicBool = AtomicBool::new(false);
     let is_late = LATE.load(Ordering::Relaxed);
     if is_late {
         epoch::hurry();
     }
+    let was_left = LEFT.swap(false, Ordering::Relaxed);
     let left = poll(CHANGES.lock());
     LATE.store(left > 0, Ordering::Relaxed);
-    if left > 0 { Then::Again(GRACE) } else { Then::Done }
+    if was_left || left > 0 { Then::Again(GRACE) } else { Then::Done }
 }
 
 /// Waits until all that was removed is freed. For a quiet moment: it has no end while tasks keep
 /// dying. The caller may be preempted.
 pub fn barrier() {
-    while poll(CHANGES.lock()) > 0 {
+    while life::reap() || poll(CHANGES.lock()) > 0 {
         epoch::hurry();
         sched::yield_now();
     }

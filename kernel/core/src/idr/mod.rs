@@ -287,6 +287,31 @@ impl<T> Idr<T> {
 
     /// Takes a free id, adding the nodes it needs.
     fn claim(&self, writer: &mut Writer, id: u32) -> Result<(), IdrError> {
+        let path = match self.path(id) {
+            Some(path) => path,
+            None => {
+                self.grow(writer, id)?;
+                self.path(id).expect("just made")
+            }
+        };
+        let leaf = path.leaf();
+        leaf.set_present(leaf.index(id), true);
+        leaf.set_free(leaf.index(id), false);
+        // What has become full is so for the nodes above as well.
+        for level in (1..path.len).rev() {
+            if path.node(level).free_bits() != 0 {
+                break;
+            }
+            let parent = path.node(level - 1);
+            parent.set_free(parent.index(id), false);
+        }
+        Ok(())
+    }
+
+    /// Adds the nodes that are missing on the way to a free id.
+    #[cold]
+    #[inline(never)]
+    fn grow(&self, writer: &mut Writer, id: u32) -> Result<(), IdrError> {
         let mut spare =
             Spare::allocate(writer, self.missing_nodes(id)).ok_or(IdrError::OutOfMemory)?;
         let top_shift = top_shift(id);
@@ -301,28 +326,12 @@ impl<T> Idr<T> {
             self.root.store(above.as_ptr(), Ordering::Release);
         }
         let mut node = self.root().expect("just made");
-        let mut path = Path { nodes: [None; MAX_LEVELS], len: 0 };
-        loop {
-            path.nodes[path.len] = Some(node);
-            path.len += 1;
+        while !node.is_leaf() {
             let index = node.index(id);
-            if node.is_leaf() {
-                node.set_present(index, true);
-                node.set_free(index, false);
-                break;
-            }
             if node.child(index).is_none() {
                 node.attach(index, spare.take(node.shift - BITS));
             }
             node = node.child(index).expect("just attached");
-        }
-        // What has become full is so for the nodes above as well.
-        for level in (1..path.len).rev() {
-            if path.node(level).free_bits() != 0 {
-                break;
-            }
-            let parent = path.node(level - 1);
-            parent.set_free(parent.index(id), false);
         }
         Ok(())
     }
