@@ -192,6 +192,18 @@ fn switch_registers(cpu: &Cpu, previous: Option<&State>, next: Option<&State>) {
     }
 }
 
+/// Zeroes what [`save`] leaves as it is: the header, where XRSTOR wants zeroes, and reserved bytes, which programs
+/// see in signal frames.
+fn clear_reserved(area: &mut Area) {
+    /// The x87's registers, ten bytes of each sixteen, and what follows the last of SSE (SDM vol. 1, table 10-2).
+    const X87_AT: usize = 32;
+    const AFTER_SSE: usize = 416;
+    for register in 0..8 {
+        area.0[X87_AT + 16 * register + 8..][..8].fill(0);
+    }
+    area.0[AFTER_SSE..LEGACY_BYTES + HEADER_BYTES].fill(0);
+}
+
 impl State {
     /// Initial registers, to be kept in `area`.
     ///
@@ -249,9 +261,18 @@ impl State {
 
     /// Makes this state, whose program has not run yet, a copy of `parent`, that of the running program.
     pub fn copy_from(&self, parent: &Self) {
-        if let Some(saved) = parent.saved() {
-            // SAFETY: this state's area is nobody else's, and its program does not run.
-            unsafe { (*self.area.as_ptr()).0 = *saved };
+        let _irq = IrqOff::new();
+        if CPUS.this().is_open.get() {
+            // SAFETY: TS is clear, and the registers are those of the running program; this state's area is
+            // nobody else's, and its program does not run.
+            unsafe {
+                clear_reserved(&mut *self.area.as_ptr());
+                save(self.area.as_ptr());
+            }
+            self.is_used.set(true);
+        } else if parent.is_used.get() {
+            // SAFETY: as above; nobody changes the parent's area, whose program is in the kernel.
+            unsafe { self.area.copy_from_nonoverlapping(parent.area, 1) };
             self.is_used.set(true);
         }
     }

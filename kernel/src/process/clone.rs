@@ -238,12 +238,12 @@ fn make_task(
                 let signals =
                     signal::ProcessSignals::for_child(&parent.process, handlers_for(request));
                 let limits = parent.process.limits.lock().clone();
-                let process = Process::new(namespace.clone(), signals, limits);
+                let process = Arc::new(Process::new(namespace.clone(), signals, limits));
                 let attributes = parent.process.attributes.load(Ordering::Relaxed);
                 process.attributes.store(attributes & attribute::INHERITED, Ordering::Relaxed);
                 let program = parent.process.program.lock().clone();
                 *process.program.lock() = program;
-                Arc::new(process)
+                process
             };
             let thread = Arc::new(Thread {
                 process,

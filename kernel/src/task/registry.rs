@@ -260,8 +260,13 @@ impl Drop for Reserved {
 
 /// Corrects the number of `parent`'s children. Under the registry's lock.
 fn count_child(parent: u32, change: i32) {
-    if let Some(parent) = Namespace::root().find(parent) {
-        parent.children.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
+    let count = |task: &Task| task.children.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
+    // Mostly it is a child of the running task, which makes or buries it.
+    let me = sched::current();
+    if me.pid() == parent {
+        count(me);
+    } else if let Some(parent) = Namespace::root().find(parent) {
+        count(&parent);
     }
 }
 

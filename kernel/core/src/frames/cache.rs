@@ -4,11 +4,11 @@
 //! goes to the allocator, and to its lock, only to fetch or return half a magazine at once. The
 //! owner of a cache is one CPU with preemption disabled.
 //!
-//! What is fetched is one block; its frames are nothing by themselves until they are handed out. Frames that
-//! came back are marked as cached. So freeing one again is noticed. Leak checks add
+//! What is fetched is one block, whose frames are nothing by themselves until they are handed out, one after the
+//! other. Frames that came back are marked as cached. So freeing one again is noticed. Leak checks add
 //! [`FrameCache::len`] of all CPUs to [`Frames::free_frames`].
 
-use core::ops::DerefMut;
+use core::ops::{DerefMut, Range};
 
 use arrayvec::ArrayVec;
 
@@ -25,23 +25,26 @@ const _: () = assert!(BATCH.is_power_of_two());
 #[derive(Debug)]
 pub struct FrameCache<'a> {
     table: FrameTable<'a>,
+    /// Those that came back.
     frames: ArrayVec<Pfn, CAPACITY>,
+    /// Those of the block that was fetched last, as far as they were not handed out.
+    block: Range<u64>,
 }
 
 impl<'a> FrameCache<'a> {
     /// An empty cache over the allocator that `table` belongs to.
     pub const fn new(table: FrameTable<'a>) -> Self {
-        Self { table, frames: ArrayVec::new_const() }
+        Self { table, frames: ArrayVec::new_const(), block: 0..0 }
     }
 
     /// Frames it holds, which are neither in use nor on the allocator's free lists.
     pub const fn len(&self) -> usize {
-        self.frames.len()
+        self.frames.len() + (self.block.end - self.block.start) as usize
     }
 
     /// Whether it holds none.
     pub const fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.len() == 0
     }
 
     /// One frame with one reference, or `None` when memory is exhausted. Calls `lock` only when the
@@ -53,7 +56,12 @@ impl<'a> FrameCache<'a> {
     ) -> Option<Pfn> {
         let pfn = match self.frames.pop() {
             Some(pfn) => pfn,
-            None => self.refill(lock)?,
+            None => {
+                if self.block.is_empty() {
+                    self.block = self.fetch(&mut *lock()?)?;
+                }
+                Pfn(self.block.next()?)
+            }
         };
         self.table.entry(pfn).ok()?.become_used(0);
         Some(pfn)
@@ -98,21 +106,20 @@ impl<'a> FrameCache<'a> {
         for pfn in self.frames.drain(..count.min(self.frames.len())) {
             frames.free_cached(pfn);
         }
+        if count == usize::MAX {
+            for number in core::mem::take(&mut self.block) {
+                frames.free_cached(Pfn(number));
+            }
+        }
     }
 
-    /// Fills an empty cache with the frames of one block, the largest there is up to half a magazine. The
-    /// first of them.
+    /// The frames of one block, the largest there is up to half a magazine.
     #[cold]
     #[inline(never)]
-    fn refill<L: DerefMut<Target = Frames<'a>>>(
-        &mut self,
-        lock: impl FnOnce() -> Option<L>,
-    ) -> Option<Pfn> {
-        let mut frames = lock()?;
+    fn fetch(&self, frames: &mut Frames<'a>) -> Option<Range<u64>> {
         let mut orders = (0..=BATCH.trailing_zeros() as u8).rev();
         let (block, order) = orders.find_map(|order| Some((frames.alloc(order)?, order)))?;
         self.table.entry(block).ok()?.become_nothing();
-        self.frames.extend((0..1 << order).rev().map(|at| Pfn(block.0 + at)));
-        self.frames.pop()
+        Some(block.0..block.0 + (1 << order))
     }
 }

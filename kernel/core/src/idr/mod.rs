@@ -110,14 +110,8 @@ impl<T> Idr<T> {
     /// the same time is found or not.
     #[inline]
     pub fn lookup(&self, id: u32, _section: &ReadSide) -> Option<NonNull<T>> {
-        let mut node = self.root()?;
-        if !node.spans(id) {
-            return None;
-        }
-        while !node.is_leaf() {
-            node = node.child(node.index(id))?;
-        }
-        NonNull::new(node.slot(node.index(id)).load(Ordering::Acquire).cast())
+        let leaf = self.leaf(id)?;
+        NonNull::new(leaf.slot(leaf.index(id)).load(Ordering::Acquire).cast())
     }
 
     /// The lowest published id that is at least `from`, with its value. It takes no lock: ids that
@@ -194,8 +188,7 @@ impl<T> Idr<T> {
     /// # Panics
     /// If `id` is not reserved.
     pub fn publish(&self, _writer: &mut Writer, id: u32, value: NonNull<T>) {
-        let path = self.path(id).expect("the id is reserved");
-        let leaf = path.leaf();
+        let leaf = self.leaf(id).expect("the id is reserved");
         let index = leaf.index(id);
         assert!(leaf.present_bits() & 1 << index != 0, "id {id} is published but not reserved");
         leaf.slot(index).store(value.as_ptr().cast(), Ordering::Release);
@@ -209,30 +202,39 @@ impl<T> Idr<T> {
         id: u32,
         deferred: &mut Deferred,
     ) -> Option<NonNull<T>> {
-        let path = self.path(id)?;
-        let leaf = path.leaf();
+        let leaf = self.leaf(id)?;
         let index = leaf.index(id);
         if leaf.present_bits() & 1 << index == 0 {
             return None;
         }
         let value = leaf.slot(index).load(Ordering::Relaxed).cast();
+        let was_full = leaf.free_bits() == 0;
         leaf.detach(index);
-        self.prune(&path, id, deferred);
+        if was_full || leaf.present_bits() == 0 {
+            self.prune(id, deferred);
+        }
         NonNull::new(value)
     }
 
     /// Whether `id` is reserved or published. For the writer.
     fn is_taken(&self, id: u32) -> bool {
-        self.path(id).is_some_and(|path| {
-            let leaf = path.leaf();
-            leaf.present_bits() & 1 << leaf.index(id) != 0
-        })
+        self.leaf(id).is_some_and(|leaf| leaf.present_bits() & 1 << leaf.index(id) != 0)
     }
 
     fn root(&self) -> Option<&Node> {
         // SAFETY: the root is null or a node that was published by a release store. It is freed
         // after a grace period, and callers are in a read-side section or are the writer.
         unsafe { self.root.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The leaf of `id`, if it has one. In a read-side section, or for the writer.
+    #[inline]
+    fn leaf(&self, id: u32) -> Option<&Node> {
+        let mut node = self.root().filter(|root| root.spans(id))?;
+        while !node.is_leaf() {
+            node = node.child(node.index(id))?;
+        }
+        Some(node)
     }
 
     /// The nodes down to the leaf of `id`, if it has one. For the writer.
@@ -258,46 +260,66 @@ impl<T> Idr<T> {
         }
     }
 
-    /// `min` and the result count from the node's first id. A child whose bit is set has a free id,
-    /// though perhaps below `min`: then the next set bit has one for certain. Thus at most two nodes
-    /// per level are visited.
-    fn lowest_free_below(writer: &mut Writer, node: &Node, min: u32) -> Option<u32> {
-        writer.visit();
-        let first = node.index(min);
-        let mut candidates = node.free_bits() & (FULL << first);
-        while candidates != 0 {
-            let index = candidates.trailing_zeros() as usize;
-            candidates &= candidates - 1;
-            // The topmost level reaches beyond 32 bits.
-            let base = u32::try_from((index as u64) << node.shift).ok()?;
-            if node.is_leaf() {
-                return Some(base);
+    /// At most two nodes per level are visited: those on the way to `min`, and where that leads to no free id,
+    /// those below the nearest to the right of it that have one.
+    fn lowest_free_below(writer: &mut Writer, root: &Node, min: u32) -> Option<u32> {
+        let (mut node, mut base) = (root, 0);
+        let mut right = None;
+        loop {
+            writer.visit();
+            let index = node.index(min);
+            let free = node.free_bits() & (FULL << index);
+            if node.is_leaf() && free != 0 {
+                return Some(base + free.trailing_zeros());
             }
-            let min = if index == first { min - base } else { 0 };
-            let id = match node.child(index) {
-                None => Some(min),
-                Some(child) => Self::lowest_free_below(writer, child, min),
-            };
-            if let Some(id) = id {
-                return Some(base + id);
+            let beyond = free & !(1 << index);
+            if beyond != 0 {
+                right = Some((node, base, beyond.trailing_zeros()));
             }
+            if free == beyond {
+                break;
+            }
+            let Some(child) = node.child(index) else { return Some(min) };
+            base += (index as u32) << node.shift;
+            node = child;
         }
-        None
+        let (mut node, base, mut index) = right?;
+        // The topmost level reaches beyond 32 bits.
+        let mut base = u64::from(base);
+        loop {
+            base += u64::from(index) << node.shift;
+            if node.is_leaf() {
+                break;
+            }
+            let Some(child) = node.child(index as usize) else { break };
+            writer.visit();
+            node = child;
+            index = node.free_bits().trailing_zeros();
+        }
+        u32::try_from(base).ok()
     }
 
     /// Takes a free id, adding the nodes it needs.
     fn claim(&self, writer: &mut Writer, id: u32) -> Result<(), IdrError> {
-        let path = match self.path(id) {
-            Some(path) => path,
+        let leaf = match self.leaf(id) {
+            Some(leaf) => leaf,
             None => {
                 self.grow(writer, id)?;
-                self.path(id).expect("just made")
+                self.leaf(id).expect("just made")
             }
         };
-        let leaf = path.leaf();
         leaf.set_present(leaf.index(id), true);
         leaf.set_free(leaf.index(id), false);
-        // What has become full is so for the nodes above as well.
+        if leaf.free_bits() == 0 {
+            self.note_full(id);
+        }
+        Ok(())
+    }
+
+    /// The leaf of `id` has become full: so may have the nodes above.
+    #[cold]
+    fn note_full(&self, id: u32) {
+        let path = self.path(id).expect("the leaf is there");
         for level in (1..path.len).rev() {
             if path.node(level).free_bits() != 0 {
                 break;
@@ -305,7 +327,6 @@ impl<T> Idr<T> {
             let parent = path.node(level - 1);
             parent.set_free(parent.index(id), false);
         }
-        Ok(())
     }
 
     /// Adds the nodes that are missing on the way to a free id.
@@ -357,7 +378,9 @@ impl<T> Idr<T> {
 
     /// After an id was freed: unlinks the nodes that became empty, and tells those above that there
     /// is a free id.
-    fn prune(&self, path: &Path<'_>, id: u32, deferred: &mut Deferred) {
+    #[cold]
+    fn prune(&self, id: u32, deferred: &mut Deferred) {
+        let path = self.path(id).expect("the leaf is there");
         for level in (0..path.len).rev() {
             let node = path.node(level);
             let parent = level.checked_sub(1).map(|above| path.node(above));
@@ -427,10 +450,6 @@ impl<T> Drop for Idr<T> {
 impl<'a> Path<'a> {
     fn node(&self, level: usize) -> &'a Node {
         self.nodes[level].expect("a path has no gaps")
-    }
-
-    fn leaf(&self) -> &'a Node {
-        self.node(self.len - 1)
     }
 }
 

@@ -19,6 +19,7 @@
 //! 3, 4.10.4.1). Translations of pages below a copied table stay right: they are read-only, and both
 //! tables lead to the same pages, each with a reference.
 
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use arrayvec::ArrayVec;
@@ -456,22 +457,37 @@ fn copy_table<M: Memory + ?Sized>(memory: &M, from: Pfn, to: Pfn) {
     to_meta.owner_count().store(from_meta.owner_count().load(Relaxed), Relaxed);
     let meta_of = memory.metas();
     let (sources, targets) = (source.as_chunks::<8>().0, target.as_chunks::<8>().0);
+    if groups == u64::MAX {
+        // Most of the entries that are ever copied are in full tables: to look for the next group would be a
+        // twelfth of the cost.
+        sources.iter().zip(targets).for_each(|(from, to)| copy_group(&meta_of, from, to));
+        return;
+    }
     while groups != 0 {
         let group = groups.trailing_zeros() as usize;
         groups &= groups - 1;
-        for (source, target) in sources[group].iter().zip(&targets[group]) {
-            let entry = Entry(source.load(Relaxed));
-            if entry.has(Entry::COUNTED) {
+        copy_group(&meta_of, &sources[group], &targets[group]);
+    }
+}
+
+#[inline(always)]
+fn copy_group<'m>(
+    meta_of: &impl Fn(u64) -> &'m FrameMeta,
+    sources: &[AtomicU64; 8],
+    targets: &[AtomicU64; 8],
+) {
+    for (source, target) in sources.iter().zip(targets) {
+        let entry = Entry(source.load(Relaxed));
+        if entry.has(Entry::COUNTED) {
+            meta_of(entry.physical()).add_reference();
+            let read_only = entry.without(Entry::WRITABLE).0;
+            source.store(read_only, Relaxed);
+            target.store(read_only, Relaxed);
+        } else {
+            if entry.is_counted() {
                 meta_of(entry.physical()).add_reference();
-                let read_only = entry.without(Entry::WRITABLE).0;
-                source.store(read_only, Relaxed);
-                target.store(read_only, Relaxed);
-            } else {
-                if entry.is_counted() {
-                    meta_of(entry.physical()).add_reference();
-                }
-                target.store(entry.0, Relaxed);
             }
+            target.store(entry.0, Relaxed);
         }
     }
 }
