@@ -23,19 +23,14 @@ pub use orrery_core::frames::MAX_ORDER;
 
 static FRAMES: SpinLock<Option<Frames<'static>>> = SpinLock::new("frames", None);
 
-/// A CPU's cache, and its length for others to read.
-struct Cache {
-    cache: UnsafeCell<FrameCache<'static>>,
-    len: AtomicU64,
-}
+/// A CPU's cache.
+struct Cache(UnsafeCell<FrameCache<'static>>);
 
-// SAFETY: the cell is used only by its own CPU, with interrupts off (`with_cache`).
+// SAFETY: used only by its own CPU, with interrupts off (`with_cache`); lengths of others are only read where
+// nobody allocates.
 unsafe impl Sync for Cache {}
 
-static CACHES: PerCpu<Cache> = per_cpu!(Cache {
-    cache: UnsafeCell::new(FrameCache::new(FrameTable::EMPTY)),
-    len: AtomicU64::new(0)
-});
+static CACHES: PerCpu<Cache> = per_cpu!(Cache(UnsafeCell::new(FrameCache::new(FrameTable::EMPTY))));
 
 /// The allocator, locked.
 struct Locked(SpinIrqGuard<'static, Option<Frames<'static>>>);
@@ -116,7 +111,7 @@ pub(super) unsafe fn init(boot: &BootInfo, early: &EarlyFrames, metadata: Metada
     *FRAMES.lock_irq() = Some(frames);
     for cpu in 0..MAX_CPUS as u32 {
         // SAFETY: no other CPU runs yet.
-        unsafe { *CACHES.of(cpu).cache.get() = FrameCache::new(table) };
+        unsafe { *CACHES.of(cpu).0.get() = FrameCache::new(table) };
     }
 }
 
@@ -124,12 +119,8 @@ pub(super) unsafe fn init(boot: &BootInfo, early: &EarlyFrames, metadata: Metada
 #[inline(always)]
 fn with_cache<R>(work: impl FnOnce(&mut FrameCache<'static>) -> R) -> R {
     irq::briefly_off(|_irq| {
-        let this = CACHES.this();
         // SAFETY: interrupts are off, so this CPU is in here once, and no other uses its cache.
-        let cache = unsafe { &mut *this.cache.get() };
-        let result = work(cache);
-        this.len.store(cache.len() as u64, Ordering::Relaxed);
-        result
+        work(unsafe { &mut *CACHES.this().0.get() })
     })
 }
 
@@ -149,6 +140,7 @@ pub fn alloc_for_program() -> Option<Pfn> {
     with_cache(|cache| cache.alloc(lock_unless_scarce))
 }
 
+#[cold]
 fn lock_unless_scarce() -> Option<Locked> {
     let frames = lock();
     (frames.free_frames() > frames.total_frames() / RESERVE_PART).then_some(frames)
@@ -215,6 +207,12 @@ pub fn table() -> FrameTable<'static> {
     lock().table()
 }
 
+/// Frames on the free lists, and frames altogether.
+pub fn free_and_total() -> (u64, u64) {
+    let frames = lock();
+    (frames.free_frames(), frames.total_frames())
+}
+
 /// Counts of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
@@ -232,6 +230,9 @@ pub fn stats() -> Stats {
     Stats {
         total: frames.total_frames(),
         free: frames.free_frames(),
-        cached: (0..MAX_CPUS as u32).map(|cpu| CACHES.of(cpu).len.load(Ordering::Relaxed)).sum(),
+        // SAFETY: words that only the cache's CPU writes; exact while it does not.
+        cached: (0..MAX_CPUS as u32)
+            .map(|cpu| unsafe { (*CACHES.of(cpu).0.get()).len() } as u64)
+            .sum(),
     }
 }

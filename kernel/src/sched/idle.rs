@@ -73,6 +73,7 @@ pub fn run() -> ! {
     unsafe { irq::enable() };
     loop {
         let this = sched_cpu::this();
+        while !work_waits(this) && space::zero_ahead(|| work_waits(this)) {}
         poll(this);
         if !work_waits(this) {
             halt(this);

@@ -1,10 +1,9 @@
 //! Exiting, joining, stopping, reaping.
 //!
-//! A task that has exited is a zombie until its exit code is taken or given up: by
-//! [`JoinHandle::join`], or once the handle is dropped by whoever comes first of the next that makes a
-//! task and the work queue, which waits a little for the former: to wake it for each task would cost more
-//! than the rest of the task's end. Two bits in the task decide who buries it: the one that sets the second
-//! of them.
+//! A task that has exited is a zombie until it is buried: by [`JoinHandle::join`], which takes its exit code, or,
+//! where nobody will join it, by whoever makes the next task. The work queue looks for such tasks as well, but
+//! only every few milliseconds: to be woken for each would cost more than all else in a thread's end. Two
+//! bits in the task decide who buries it: the one that sets the second of them.
 
 use alloc::sync::Arc;
 use core::mem::ManuallyDrop;
@@ -60,13 +59,19 @@ fn reap_late(_work: NonNull<Work>) -> Then {
     if reap() { Then::Again(PATIENCE) } else { Then::Done }
 }
 
-/// Buries the tasks that nobody joins. Says whether there were any.
+/// Buries the tasks that nobody joins, but those that are still on their way off their CPU. Says whether there
+/// were any.
 pub(super) fn reap() -> bool {
-    let any = !DEAD.is_empty();
-    if any {
-        for task in DEAD.drain() {
-            // SAFETY: the reference that the scheduler held is still there: `bury` takes it.
-            bury(unsafe { task.as_ref() });
+    let mut any = false;
+    for task in DEAD.drain() {
+        any = true;
+        // SAFETY: the reference that the scheduler held is still there: `bury` takes it.
+        let dead = unsafe { task.as_ref() };
+        if switch::is_gone(dead) {
+            bury(dead);
+        } else {
+            // SAFETY: it has just left this inbox, and is in no other.
+            let _ = unsafe { DEAD.push(task) };
         }
     }
     any

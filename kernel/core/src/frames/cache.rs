@@ -9,6 +9,7 @@
 //! [`FrameCache::len`] of all CPUs to [`Frames::free_frames`].
 
 use core::ops::{DerefMut, Range};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use arrayvec::ArrayVec;
 
@@ -29,21 +30,23 @@ pub struct FrameCache<'a> {
     frames: ArrayVec<Pfn, CAPACITY>,
     /// Those of the block that was fetched last, as far as they were not handed out.
     block: Range<u64>,
+    /// How many these are: a word of its own, for other CPUs to read.
+    len: AtomicUsize,
 }
 
 impl<'a> FrameCache<'a> {
     /// An empty cache over the allocator that `table` belongs to.
     pub const fn new(table: FrameTable<'a>) -> Self {
-        Self { table, frames: ArrayVec::new_const(), block: 0..0 }
+        Self { table, frames: ArrayVec::new_const(), block: 0..0, len: AtomicUsize::new(0) }
     }
 
     /// Frames it holds, which are neither in use nor on the allocator's free lists.
-    pub const fn len(&self) -> usize {
-        self.frames.len() + (self.block.end - self.block.start) as usize
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
     }
 
     /// Whether it holds none.
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
@@ -63,6 +66,7 @@ impl<'a> FrameCache<'a> {
                 Pfn(self.block.next()?)
             }
         };
+        *self.len.get_mut() -= 1;
         self.table.entry(pfn).ok()?.become_used(0);
         Some(pfn)
     }
@@ -93,11 +97,12 @@ impl<'a> FrameCache<'a> {
                 _ => Mismatch::DoubleFree,
             });
         }
-        entry.references.store(0, core::sync::atomic::Ordering::Relaxed);
+        entry.references.store(0, Ordering::Relaxed);
         if self.frames.is_full() {
             self.drain(&mut lock(), BATCH);
         }
         self.frames.push(pfn);
+        *self.len.get_mut() += 1;
         Ok(())
     }
 
@@ -105,21 +110,24 @@ impl<'a> FrameCache<'a> {
     pub fn drain(&mut self, frames: &mut Frames<'a>, count: usize) {
         for pfn in self.frames.drain(..count.min(self.frames.len())) {
             frames.free_cached(pfn);
+            *self.len.get_mut() -= 1;
         }
         if count == usize::MAX {
             for number in core::mem::take(&mut self.block) {
                 frames.free_cached(Pfn(number));
             }
+            *self.len.get_mut() = 0;
         }
     }
 
     /// The frames of one block, the largest there is up to half a magazine.
     #[cold]
     #[inline(never)]
-    fn fetch(&self, frames: &mut Frames<'a>) -> Option<Range<u64>> {
+    fn fetch(&mut self, frames: &mut Frames<'a>) -> Option<Range<u64>> {
         let mut orders = (0..=BATCH.trailing_zeros() as u8).rev();
         let (block, order) = orders.find_map(|order| Some((frames.alloc(order)?, order)))?;
         self.table.entry(block).ok()?.become_nothing();
+        *self.len.get_mut() += 1 << order;
         Some(block.0..block.0 + (1 << order))
     }
 }

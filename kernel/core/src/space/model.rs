@@ -195,6 +195,10 @@ impl Memory for View<'_> {
         self.machine.alloc(0xBAD)
     }
 
+    fn alloc_zeroed_page(&self) -> Option<Pfn> {
+        self.machine.alloc(0)
+    }
+
     fn free_page(&self, page: Pfn) {
         self.machine.free(page);
     }
@@ -225,10 +229,6 @@ impl Memory for View<'_> {
     fn copy_page(&self, from: u64, to: Pfn) {
         let value = self.machine.word(Pfn::containing(from)).load(Relaxed);
         self.machine.word(to).store(value, Relaxed);
-    }
-
-    fn clear_page(&self, page: Pfn) {
-        self.machine.word(page).store(0, Relaxed);
     }
 
     fn flush(&self, pages: Stale<'_>) {

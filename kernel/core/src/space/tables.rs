@@ -42,6 +42,8 @@ pub trait Memory {
     fn free_table(&self, table: Pfn);
     /// A frame for a page, with one reference; its contents are unspecified.
     fn alloc_page(&self) -> Option<Pfn>;
+    /// A frame of zeroes for a page, with one reference.
+    fn alloc_zeroed_page(&self) -> Option<Pfn>;
     /// Takes a page back.
     fn free_page(&self, page: Pfn);
     /// The entries of a table.
@@ -54,8 +56,6 @@ pub trait Memory {
     fn zero_page(&self) -> u64;
     /// Copies the page at a physical address to a page of our own.
     fn copy_page(&self, from: u64, to: Pfn);
-    /// Zeroes a page of our own.
-    fn clear_page(&self, page: Pfn);
     /// Makes all CPUs that may cache the address space forget these translations, and all
     /// paging structures. Returns when they have.
     fn flush(&self, pages: Stale<'_>);
@@ -395,9 +395,7 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
     /// The entry for a writable page of zeroes.
     #[inline(always)]
     fn zeroed(&mut self) -> Result<Entry, OutOfMemory> {
-        let page = self.memory.alloc_page().ok_or(OutOfMemory)?;
-        self.memory.clear_page(page);
-        Ok(Entry::own_page(page))
+        self.memory.alloc_zeroed_page().map(Entry::own_page).ok_or(OutOfMemory)
     }
 }
 

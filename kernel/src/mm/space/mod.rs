@@ -39,7 +39,7 @@ pub use backing::{Backing, PageError, PageSource, SharedMemory, new_identity};
 pub use fault::{Fault, FutexKey, Visibility};
 pub use loaded::{switch_to, unload};
 pub use map::{MapRequest, Placement, RemapRequest, Target};
-pub use memory::pooled_frames;
+pub use memory::{pooled_frames, zero_ahead};
 pub use orrery_core::space::{
     Access, Area, AreaFlags, PAGE_BYTES, Protection, SourcePage, WINDOW_END, WINDOW_START,
 };
