@@ -5,12 +5,14 @@
 //! - [`entry`]: page-table entries, and what software keeps in them.
 //! - [`tables`]: page tables as a shared, reference-counted radix tree: fork, the descent that
 //!   unshares, faults. [`range`] unmaps, protects and moves; [`release`] takes tables down.
+//! - [`pcid`]: under which identifier a CPU caches a space, and whether what it has is right.
 //!
 //! The kernel supplies memory and TLB flushes through [`Memory`]. The same code runs on the host
 //! against a memory management unit that caches whatever it is allowed to.
 
 pub mod area;
 pub mod entry;
+pub mod pcid;
 pub mod range;
 pub mod release;
 pub mod tables;

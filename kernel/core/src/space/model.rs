@@ -4,22 +4,27 @@
 //! flushed, and looks at everything again and again while the kernel is at work: walks start at the
 //! root and at any table that is cached, however old (SDM vol. 3, 4.10). What no such CPU can see
 //! through, none can.
+//!
+//! CPUs that tag what they cache with PCIDs keep it while another address space is loaded, and use it
+//! again if the load does not flush. They have two PCIDs, so that these are used again soon.
 
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::Ordering::Relaxed;
 use std::boxed::Box;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use super::entry::{Entry, Table};
+use super::pcid::Pcids;
 use super::tables::{Contents, Memory, Stale};
 use super::{ROOT_LEVEL, entry_index, entry_shift};
 use crate::frames::{FrameMeta, FrameTable, Frames, Pfn};
 
 pub const FRAMES: usize = 256;
 pub const CPUS: usize = 3;
+const PCIDS: usize = 2;
 
-/// What the flush of a mutated kernel forgets to do.
+/// What a mutated kernel forgets to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Omit {
     Nothing,
@@ -31,6 +36,18 @@ pub enum Omit {
     All,
     /// Flushes on other CPUs than the first.
     OtherCpus,
+    /// That a flush advances the generation, for CPUs with PCIDs.
+    Generation,
+    /// That it does so before it looks which CPUs have the space loaded.
+    GenerationFirst,
+    /// That a load reads the generation after the CPU counts as one that has the space loaded.
+    ReadLast,
+    /// That a load flushes when the generation is not the one that the CPU has noted.
+    Stale,
+    /// That it flushes a PCID that was another space's.
+    Recycled,
+    /// That the frame of a root is not what a space is known by.
+    Identity,
 }
 
 /// A cached table: it is reached by addresses with this prefix, at this level.
@@ -38,18 +55,16 @@ type Structure = (u8, u64, Pfn, bool);
 /// A cached translation: page address, frame, and whether it may be written.
 pub type Translation = (u64, Pfn, bool);
 
+/// What is cached under one PCID.
 #[derive(Default)]
-pub struct Cpu {
-    pub root: Option<Pfn>,
+struct Cache {
+    /// Whose it is.
+    space: u64,
     structures: BTreeSet<Structure>,
-    pub translations: BTreeSet<Translation>,
+    translations: BTreeSet<Translation>,
 }
 
-impl Cpu {
-    pub fn load(&mut self, root: Option<Pfn>) {
-        *self = Self { root, ..Self::default() };
-    }
-
+impl Cache {
     fn flush(&mut self, pages: Stale<'_>, omit: Omit) {
         match pages {
             Stale::Pages(_) if omit == Omit::Pages => {}
@@ -60,9 +75,38 @@ impl Cpu {
                 }
             }
             Stale::All if omit == Omit::All => {}
-            Stale::All => self.load(self.root),
+            Stale::All => *self = Self { space: self.space, ..Self::default() },
         }
     }
+}
+
+#[derive(Default)]
+pub struct Cpu {
+    pub root: Option<Pfn>,
+    pcid: usize,
+    pcids: Pcids<PCIDS>,
+    caches: [Cache; PCIDS + 1],
+}
+
+impl Cpu {
+    /// Loads the kernel's own tables.
+    pub fn unload(&mut self) {
+        (self.root, self.pcid) = (None, 0);
+        self.caches[0] = Cache::default();
+    }
+
+    /// What it may use.
+    pub fn translations(&self) -> &BTreeSet<Translation> {
+        &self.caches[self.pcid].translations
+    }
+}
+
+/// An address space, as CPUs know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    pub root: Pfn,
+    /// Its number, from 1 on, which no other has had.
+    pub id: u64,
 }
 
 pub struct Machine {
@@ -78,11 +122,15 @@ pub struct Machine {
     /// The CPUs look around at each so many accesses of the kernel.
     pub curiosity: u32,
     accesses: Cell<u32>,
+    /// Whether the CPUs have PCIDs.
+    has_pcids: bool,
+    spaces: Cell<u64>,
+    generations: RefCell<BTreeMap<u64, u64>>,
     pub omit: Omit,
 }
 
 impl Machine {
-    pub fn new(watched: Vec<u64>, curiosity: u32, omit: Omit) -> Self {
+    pub fn new(watched: Vec<u64>, curiosity: u32, has_pcids: bool, omit: Omit) -> Self {
         let meta: Vec<FrameMeta> = (0..FRAMES).map(|_| FrameMeta::new()).collect();
         let mut frames = Frames::new(Vec::leak(meta), Pfn(0));
         frames.add_free_range(Pfn(0), Pfn(FRAMES as u64)).unwrap();
@@ -98,6 +146,9 @@ impl Machine {
             left: Cell::new(u32::MAX),
             curiosity,
             accesses: Cell::new(0),
+            has_pcids,
+            spaces: Cell::new(0),
+            generations: RefCell::default(),
             omit,
         };
         machine.zero = machine.alloc(0).unwrap();
@@ -135,10 +186,54 @@ impl Machine {
         Entry(self.memory[table.0 as usize][entry_index(level, address)].load(Relaxed))
     }
 
+    /// A new address space with this root.
+    pub fn space(&self, root: Pfn) -> Space {
+        self.spaces.set(self.spaces.get() + 1);
+        Space { root, id: self.spaces.get() }
+    }
+
+    /// How many flushes the space has seen.
+    pub fn generation(&self, space: Space) -> u64 {
+        self.generations.borrow().get(&space.id).copied().unwrap_or(0)
+    }
+
+    /// Loads an address space whose generation was `early` a moment ago.
+    pub fn load(&self, cpu: usize, space: Space, early: u64) {
+        let cpu = &mut self.cpus.borrow_mut()[cpu];
+        if cpu.root == Some(space.root) {
+            return;
+        }
+        // From here on others know that it is loaded.
+        cpu.root = Some(space.root);
+        if !self.has_pcids {
+            cpu.caches[0] = Cache::default();
+            return;
+        }
+        let generation = match self.omit {
+            Omit::ReadLast => early,
+            Omit::Stale => 0,
+            _ => self.generation(space),
+        };
+        let id = if self.omit == Omit::Identity { space.root.0 } else { space.id };
+        let choice = cpu.pcids.choose(id, generation);
+        cpu.pcid = choice.pcid.into();
+        let cache = &mut cpu.caches[cpu.pcid];
+        if !choice.keep && (self.omit != Omit::Recycled || cache.space == id) {
+            cache.flush(Stale::All, Omit::Nothing);
+        }
+        cache.space = id;
+    }
+
+    /// Which CPUs have the space loaded.
+    fn mask(&self, root: Pfn) -> [bool; CPUS] {
+        self.cpus.borrow().each_ref().map(|cpu| cpu.root == Some(root))
+    }
+
     /// All CPUs cache all they can.
     pub fn look_around(&self) {
         for cpu in self.cpus.borrow_mut().iter_mut() {
             let Some(root) = cpu.root else { continue };
+            let cache = &mut cpu.caches[cpu.pcid];
             for &page in &self.watched {
                 let mut tables = BTreeSet::from([(root, true)]);
                 for level in (1..=ROOT_LEVEL).rev() {
@@ -151,7 +246,7 @@ impl Machine {
                         }
                         let writable = writable && entry.has(Entry::WRITABLE);
                         if level == 1 {
-                            cpu.translations.insert((page, entry.pfn(), writable));
+                            cache.translations.insert((page, entry.pfn(), writable));
                         } else {
                             below.insert((entry.pfn(), writable));
                         }
@@ -161,9 +256,10 @@ impl Machine {
                     }
                     let prefix = page >> entry_shift(level);
                     for &(table, writable) in &below {
-                        cpu.structures.insert((level, prefix, table, writable));
+                        cache.structures.insert((level, prefix, table, writable));
                     }
-                    let cached = cpu.structures.iter().filter(|it| (it.0, it.1) == (level, prefix));
+                    let cached =
+                        cache.structures.iter().filter(|it| (it.0, it.1) == (level, prefix));
                     below.extend(cached.map(|it| (it.2, it.3)));
                     tables = below;
                 }
@@ -175,7 +271,7 @@ impl Machine {
 /// One address space's view of the machine.
 pub struct View<'m> {
     pub machine: &'m Machine,
-    pub root: Pfn,
+    pub space: Space,
     /// What others do while this waits for a flush.
     pub meanwhile: &'m dyn Fn(),
 }
@@ -232,15 +328,37 @@ impl Memory for View<'_> {
     }
 
     fn flush(&self, pages: Stale<'_>) {
-        (self.meanwhile)();
-        self.machine.look_around();
-        let omit = self.machine.omit;
-        for (number, cpu) in self.machine.cpus.borrow_mut().iter_mut().enumerate() {
-            if cpu.root == Some(self.root) && (number == 0 || omit != Omit::OtherCpus) {
-                cpu.flush(pages, omit);
+        let Self { machine, space, .. } = *self;
+        let omit = machine.omit;
+        let advance = || {
+            if omit != Omit::Generation {
+                *machine.generations.borrow_mut().entry(space.id).or_default() += 1;
+            }
+        };
+        let others_go_on = || {
+            (self.meanwhile)();
+            machine.look_around();
+        };
+        others_go_on();
+        if omit != Omit::GenerationFirst {
+            advance();
+            others_go_on();
+        }
+        let mask = machine.mask(space.root);
+        others_go_on();
+        if omit == Omit::GenerationFirst {
+            advance();
+        }
+        for (number, cpu) in machine.cpus.borrow_mut().iter_mut().enumerate() {
+            if mask[number] && cpu.root == Some(space.root) {
+                if number == 0 || omit != Omit::OtherCpus {
+                    cpu.caches[cpu.pcid].flush(pages, omit);
+                }
+                if machine.has_pcids {
+                    cpu.pcids.flushed(machine.generation(space));
+                }
             }
         }
-        (self.meanwhile)();
-        self.machine.look_around();
+        others_go_on();
     }
 }

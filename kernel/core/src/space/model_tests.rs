@@ -8,9 +8,9 @@ use std::vec;
 use std::vec::Vec;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestError, TestRunner};
+use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
 
-use super::model::{CPUS, Machine, Omit, View};
+use super::model::{CPUS, Machine, Omit, Space, View};
 use super::range::Withdraw;
 use super::release::release_window;
 use super::tables::{Access, Content, OutOfMemory, SourcePage, Update, accessible};
@@ -67,7 +67,7 @@ struct Expected {
 
 #[derive(Clone)]
 struct Program {
-    root: Pfn,
+    space: Space,
     /// `None` where nothing is mapped.
     pages: [Option<Expected>; PAGES.len()],
 }
@@ -138,8 +138,8 @@ struct World {
 }
 
 impl World {
-    fn new(curiosity: u32, omit: Omit) -> Self {
-        let machine = Machine::new(PAGES.to_vec(), curiosity, omit);
+    fn new(curiosity: u32, has_pcids: bool, omit: Omit) -> Self {
+        let machine = Machine::new(PAGES.to_vec(), curiosity, has_pcids, omit);
         let pinned = machine.alloc(PINNED_WORD).unwrap();
         let counted = machine.alloc(COUNTED_WORD).unwrap();
         let at_start = machine.free_frames();
@@ -154,7 +154,7 @@ impl World {
             at_start,
         };
         let root = world.machine.alloc(0).unwrap();
-        let mut program = Program { root, pages: [None; PAGES.len()] };
+        let mut program = Program { space: world.machine.space(root), pages: [None; PAGES.len()] };
         (0..PAGES.len()).for_each(|page| world.map(&mut program, page));
         world.programs.borrow_mut()[0] = Some(program);
         world
@@ -212,19 +212,23 @@ impl World {
             return self.machine.left.set(frames);
         }
         if let Op::Idle { cpu } = *op {
-            return self.machine.cpus.borrow_mut()[cpu].load(None);
+            return self.machine.cpus.borrow_mut()[cpu].unload();
+        }
+        if let Op::Run { cpu, program } = *op {
+            self.load(cpu, program);
+            self.machine.look_around();
+            return self.check();
         }
         let number = match *op {
             Op::Write { program, .. }
             | Op::Read { program, .. }
             | Op::Fork { program, .. }
             | Op::Exit { program }
-            | Op::Run { program, .. }
             | Op::Unmap { program, .. }
             | Op::Map { program, .. }
             | Op::Protect { program, .. }
             | Op::Move { program, .. } => program,
-            Op::Idle { .. } | Op::Scarce { .. } => unreachable!(),
+            Op::Idle { .. } | Op::Run { .. } | Op::Scarce { .. } => unreachable!(),
         };
         let Some(mut program) = self.programs.borrow()[number].clone() else { return };
         if self.is_locked[number].replace(true) {
@@ -252,19 +256,19 @@ impl World {
 
     fn run_in(&self, op: &Op, program: &mut Program) -> bool {
         let meanwhile = || self.meanwhile();
-        let root = program.root;
-        let view = View { machine: &self.machine, root, meanwhile: &meanwhile };
+        let space = program.space;
+        let root = space.root;
+        let view = View { machine: &self.machine, space, meanwhile: &meanwhile };
         match *op {
-            Op::Run { cpu, .. } => self.load(cpu, root),
-            Op::Read { cpu, page, .. } => {
-                self.load(cpu, root);
+            Op::Read { cpu, program: number, page } => {
+                self.load(cpu, number);
                 let Some(expected) = program.pages[page] else { return true };
                 if expected.protection.readable() {
                     self.fault(&view, page, Access::Read, expected.protection);
                 }
             }
-            Op::Write { cpu, page, word, .. } => {
-                self.load(cpu, root);
+            Op::Write { cpu, program: number, page, word } => {
+                self.load(cpu, number);
                 let Some(expected) = program.pages[page] else { return true };
                 if expected.protection.writable() {
                     self.write(&view, cpu, program, page, word);
@@ -274,7 +278,7 @@ impl World {
             Op::Exit { .. } => {
                 for cpu in self.machine.cpus.borrow_mut().iter_mut() {
                     if cpu.root == Some(root) {
-                        cpu.load(None);
+                        cpu.unload();
                     }
                 }
                 release_window(&view, root);
@@ -324,20 +328,24 @@ impl World {
                     update.release();
                 }
             }
-            Op::Idle { .. } | Op::Scarce { .. } => unreachable!(),
+            Op::Idle { .. } | Op::Run { .. } | Op::Scarce { .. } => unreachable!(),
         }
         true
     }
 
-    fn load(&self, cpu: usize, root: Pfn) {
-        let cpu = &mut self.machine.cpus.borrow_mut()[cpu];
-        if cpu.root != Some(root) {
-            cpu.load(Some(root));
+    /// Loads a program's space, whoever changes it. No lock is held over a switch.
+    fn load(&self, cpu: usize, number: usize) {
+        let space = || self.programs.borrow()[number].as_ref().map(|it| it.space);
+        let Some(chosen) = space() else { return };
+        let early = self.machine.generation(chosen);
+        self.meanwhile();
+        if space() == Some(chosen) {
+            self.machine.load(cpu, chosen, early);
         }
     }
 
     fn fault(&self, view: &View<'_>, page: usize, access: Access, protection: Protection) -> bool {
-        let mut update = Update::<_>::new(view, view.root);
+        let mut update = Update::<_>::new(view, view.space.root);
         let content = || self.content(view, page);
         let result = update.fault(PAGES[page], access, protection, content);
         update.flush();
@@ -348,7 +356,7 @@ impl World {
     fn write(&self, view: &View<'_>, cpu: usize, program: &mut Program, page: usize, word: u64) {
         let Some(expected) = &mut program.pages[page] else { return };
         let cached = self.machine.cpus.borrow()[cpu]
-            .translations
+            .translations()
             .iter()
             .find(|it| it.0 == PAGES[page] && it.2)
             .map(|it| it.1);
@@ -358,7 +366,7 @@ impl World {
                 if !self.fault(view, page, Access::Write, expected.protection) {
                     return;
                 }
-                let at = accessible(view, view.root, PAGES[page], Access::Write);
+                let at = accessible(view, view.space.root, PAGES[page], Access::Write);
                 Pfn::containing(at.expect("a write fault makes the page writable"))
             }
         };
@@ -378,12 +386,12 @@ impl World {
             return;
         }
         if let Some(root) = self.machine.alloc(0) {
-            let mut update = Update::<_>::new(view, view.root);
+            let mut update = Update::<_>::new(view, view.space.root);
             update.fork_to(root);
             update.flush();
             update.release();
             // Shared words may have changed during the flush.
-            let mut copy = Program { root, ..program.clone() };
+            let mut copy = Program { space: self.machine.space(root), ..program.clone() };
             for page in (0..PAGES.len()).filter(|&page| kind(page) == Kind::Shared) {
                 if let Some(expected) = &mut copy.pages[page] {
                     expected.word = self.first_word(page);
@@ -402,9 +410,9 @@ impl World {
         let mut owners: BTreeMap<Pfn, BTreeSet<usize>> = BTreeMap::new();
         for (number, program) in programs.iter().enumerate() {
             let Some(program) = program else { continue };
-            let view = View { machine: &self.machine, root: program.root, meanwhile: &|| {} };
+            let view = View { machine: &self.machine, space: program.space, meanwhile: &|| {} };
             for page in PAGES {
-                if let Some(at) = accessible(&view, program.root, page, Access::Read) {
+                if let Some(at) = accessible(&view, program.space.root, page, Access::Read) {
                     owners.entry(Pfn::containing(at)).or_default().insert(number);
                 }
             }
@@ -412,11 +420,11 @@ impl World {
         for cpu in self.machine.cpus.borrow().iter() {
             let Some(root) = cpu.root else { continue };
             let running =
-                programs.iter().position(|it| it.as_ref().is_some_and(|it| it.root == root));
+                programs.iter().position(|it| it.as_ref().is_some_and(|it| it.space.root == root));
             // A child whose fork has not returned yet runs nowhere.
             let number = running.expect("a CPU has the root of no program loaded");
             let program = programs[number].as_ref().unwrap();
-            for &(address, frame, is_writable) in &cpu.translations {
+            for &(address, frame, is_writable) in cpu.translations() {
                 let page = PAGES.iter().position(|&it| it == address).unwrap();
                 let expected = program.pages[page].expect("a CPU sees an unmapped page");
                 assert!(self.machine.is_in_use(frame), "a CPU sees a freed page");
@@ -444,7 +452,8 @@ impl World {
         self.machine.left.set(u32::MAX);
         (0..PROGRAMS).for_each(|program| self.run(&Op::Exit { program }));
         let meanwhile = || {};
-        let view = View { machine: &self.machine, root: Pfn(0), meanwhile: &meanwhile };
+        let space = self.machine.space(Pfn(0));
+        let view = View { machine: &self.machine, space, meanwhile: &meanwhile };
         for frame in self.object.borrow().values() {
             use super::tables::Memory;
             assert_eq!(
@@ -494,13 +503,20 @@ fn config() -> Config {
     }
 }
 
-fn case() -> impl Strategy<Value = (u32, Vec<Op>, Vec<Op>)> {
-    let ops = |len: usize| prop::collection::vec(op(), 0..if cfg!(miri) { 8 } else { len });
-    (1..9u32, ops(80), ops(40))
+/// How often CPUs look around, whether they have PCIDs, what is done, and what others do meanwhile.
+type Case = (u32, bool, Vec<Op>, Vec<Op>);
+
+fn case() -> impl Strategy<Value = Case> {
+    let len = |len: usize| 0..if cfg!(miri) { 8 } else { len };
+    let ops = prop::collection::vec(op(), len(80));
+    // Switches above all: they are what a flush races with.
+    let run = (0..CPUS, 0..PROGRAMS).prop_map(|(cpu, program)| Op::Run { cpu, program });
+    let meanwhile = prop::collection::vec(prop_oneof![op(), run], len(120));
+    (1..9u32, any::<bool>(), ops, meanwhile)
 }
 
-fn run(omit: Omit, (curiosity, ops, meanwhile): (u32, Vec<Op>, Vec<Op>)) {
-    let world = World::new(curiosity, omit);
+fn run(omit: Omit, (curiosity, has_pcids, ops, meanwhile): Case) {
+    let world = World::new(curiosity, has_pcids, omit);
     *world.pending.borrow_mut() = meanwhile;
     ops.iter().for_each(|op| world.run(op));
     world.end();
@@ -515,12 +531,19 @@ proptest! {
     }
 }
 
-/// A kernel that flushes less is found out.
+/// A kernel that flushes less is found out, and one that trusts what a PCID has from before.
 #[test]
 #[cfg_attr(miri, ignore = "many cases")]
 fn every_flush_is_needed() {
-    for omit in [Omit::Pages, Omit::Structures, Omit::All, Omit::OtherCpus] {
-        let mut runner = TestRunner::deterministic();
+    let flushes = [Omit::Pages, Omit::Structures, Omit::All, Omit::OtherCpus];
+    let generations = [Omit::Generation, Omit::GenerationFirst, Omit::ReadLast, Omit::Stale];
+    let names = [Omit::Recycled, Omit::Identity];
+    for omit in [&flushes[..], &generations, &names].concat() {
+        // Found soon or late; the case need not be a small one.
+        let config = Config { cases: 4_000, max_shrink_iters: 0, ..config() };
+        let algorithm = config.rng_algorithm;
+        let rng = TestRng::deterministic_rng(algorithm);
+        let mut runner = TestRunner::new_with_rng(config, rng);
         let quiet = std::panic::take_hook();
         std::panic::set_hook(std::boxed::Box::new(|_| {}));
         let result = runner.run(&case(), |case| {
@@ -535,22 +558,27 @@ fn every_flush_is_needed() {
 /// A table in all parts of which something is mapped is copied into a frame with anything in it.
 #[test]
 fn nothing_shows_through_a_copied_table() {
-    let machine = Machine::new(std::vec![], 1, Omit::Nothing);
+    let machine = Machine::new(std::vec![], 1, false, Omit::Nothing);
     let at_start = machine.free_frames();
     let roots = [machine.alloc(0).unwrap(), machine.alloc(0).unwrap()];
     let meanwhile = || {};
-    let views = roots.map(|root| View { machine: &machine, root, meanwhile: &meanwhile });
+    let views = roots.map(|root| View {
+        machine: &machine,
+        space: machine.space(root),
+        meanwhile: &meanwhile,
+    });
     let address = |index: u64| 16 * MIB + index * PAGE_BYTES;
     let write = |view: &View<'_>, address| {
-        let mut update = Update::<_>::new(view, view.root);
+        let mut update = Update::<_>::new(view, view.space.root);
         let content = || Ok::<_, OutOfMemory>(Content::Zero);
         update.fault(address, Access::Write, Protection::READ_WRITE, content).unwrap();
         update.flush();
         update.release();
     };
     let mapped = |view: &View<'_>| -> Vec<u64> {
-        let is_mapped =
-            |index: &u64| accessible(view, view.root, address(*index), Access::Read).is_some();
+        let is_mapped = |index: &u64| {
+            accessible(view, view.space.root, address(*index), Access::Read).is_some()
+        };
         (0..512).filter(is_mapped).collect()
     };
     (0..64).for_each(|group| write(&views[0], address(group * 8)));
@@ -561,8 +589,8 @@ fn nothing_shows_through_a_copied_table() {
     write(&views[1], address(8));
     for view in &views {
         assert_eq!(mapped(view), (0..64).map(|group| group * 8).collect::<Vec<_>>());
-        release_window(view, view.root);
-        machine.free(view.root);
+        release_window(view, view.space.root);
+        machine.free(view.space.root);
     }
     assert_eq!(machine.free_frames(), at_start);
 }
