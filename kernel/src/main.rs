@@ -37,6 +37,7 @@ fn kernel_main(boot: &'static BootInfo) -> ! {
     // SAFETY: the platform is known, and no program runs yet.
     unsafe { time::init() };
     options::parse(boot.command_line());
+    mm::space::init_pcids(options::get().pcid);
     // From here on the boot CPU is its own idle task, though nothing else runs yet.
     sched::init_boot_cpu();
     watchdog::boot_goes_on();

@@ -6,6 +6,7 @@ use orrery_core::pid::{PID_MAX_DEFAULT, PID_MAX_LIMIT};
 use orrery_core::trace::ring::Mode;
 
 use crate::drivers::virtio_console::MmioDevice;
+use crate::mm::space::Pcids;
 use crate::sched::idle;
 use crate::sync::SpinLock;
 use crate::trace::record;
@@ -27,6 +28,8 @@ pub struct Options {
     pub latency_threshold_us: u64,
     /// One above the largest PID in the root namespace.
     pub pid_limit: u32,
+    /// What PCIDs are used for.
+    pub pcid: Pcids,
     /// Whether parts of programs are put at random addresses.
     pub randomise_addresses: bool,
     /// The workload and its parameters, `name,key=value,…`.
@@ -47,6 +50,7 @@ const DEFAULTS: Options = Options {
     trace_kib_per_cpu: 1024,
     latency_threshold_us: 1_000,
     pid_limit: PID_MAX_DEFAULT,
+    pcid: Pcids::Auto,
     randomise_addresses: true,
     workload: "mixed",
     stdin_from_com2: false,
@@ -186,6 +190,15 @@ fn apply(options: &mut Options, word: &'static str) -> Result<(), &'static str> 
                 "on" => true,
                 "off" => false,
                 _ => return Err("aslr=on|off"),
+            };
+        }
+        "pcid" => {
+            options.pcid = match value {
+                "auto" => Pcids::Auto,
+                "off" => Pcids::Off,
+                "model" if cfg!(debug_assertions) => Pcids::Model,
+                "model" => return Err("pcid=model in a checked image only"),
+                _ => return Err("pcid=auto|off|model"),
             };
         }
         "workload" => options.workload = value,

@@ -117,6 +117,9 @@ impl fmt::Display for Platform {
         let timer = if apic::has_deadline_timer() { "TSC deadlines" } else { "one shot" };
         let mhz = tsc::hz() / 1_000_000;
         write!(f, "{mode}, timer with {timer}, TSC at {mhz} MHz by {:?}", self.tsc_source)?;
+        if tlb::has_pcids() {
+            write!(f, ", PCIDs")?;
+        }
         if let Some(why) = &self.cpus_unknown {
             write!(f, "; using one CPU: {why}")?;
         }

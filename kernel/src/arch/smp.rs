@@ -12,7 +12,7 @@ use super::acpi::Cpus;
 use super::percpu::MAX_CPUS;
 use super::stacks::IST_STACKS;
 use super::trampoline::Trampoline;
-use super::{apic, cpu, features, gdt, idt, irq, percpu, syscall, tsc, vectors};
+use super::{apic, cpu, features, gdt, idt, irq, percpu, syscall, tlb, tsc, vectors};
 use crate::mm::OutOfMemory;
 use crate::mm::stack::KernelStack;
 
@@ -173,6 +173,7 @@ pub(super) extern "C" fn start_here(cpu: u64) -> ! {
         if features::enable().is_err() {
             cpu::halt_forever();
         }
+        tlb::init_this_cpu();
         gdt::load(cpu, IST_TOPS.each_ref().map(|top| top.load(Ordering::Relaxed)));
         percpu::install(cpu, apic_id);
         tsc::tell_cpu_number(cpu);

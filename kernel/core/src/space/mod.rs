@@ -5,7 +5,8 @@
 //! - [`entry`]: page-table entries, and what software keeps in them.
 //! - [`tables`]: page tables as a shared, reference-counted radix tree: fork, the descent that
 //!   unshares, faults. [`range`] unmaps, protects and moves; [`release`] takes tables down.
-//! - [`pcid`]: under which identifier a CPU caches a space, and whether what it has is right.
+//! - [`pcid`]: under which identifier a CPU caches a space, and whether what it has is right. [`witness`]
+//!   stands in for a TLB that keeps what is cached, where the machine has none.
 //!
 //! The kernel supplies memory and TLB flushes through [`Memory`]. The same code runs on the host
 //! against a memory management unit that caches whatever it is allowed to.
@@ -17,6 +18,7 @@ pub mod range;
 pub mod release;
 pub mod tables;
 pub mod tree;
+pub mod witness;
 
 #[cfg(test)]
 mod area_tests;

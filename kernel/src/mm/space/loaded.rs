@@ -6,16 +6,18 @@
 //!
 //! A CPU that is told while it idles loads the kernel's own tables and is told no more; so does one
 //! that halts.
+//!
+//! A CPU with PCIDs keeps translations of spaces that it has not loaded. It is not told about them: each
+//! flush advances the space's generation, which the next load looks at ([`pcids`], and
+//! [`orrery_core::space::pcid`] for why that is enough).
 
-use core::sync::atomic::{AtomicPtr, Ordering, fence};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use orrery_core::cpuset::CpuSet;
 use orrery_core::space::Stale;
-use x86_64::registers::control::{Cr3, Cr3Flags};
-use x86_64::structures::paging::PhysFrame;
-use x86_64::{PhysAddr, VirtAddr};
+use x86_64::VirtAddr;
 
-use super::Space;
+use super::{Space, kept, pcids};
 use crate::arch::irq::IrqOff;
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::tlb;
@@ -27,40 +29,43 @@ use crate::{mm, per_cpu};
 /// The space whose root is loaded; null for the kernel's own.
 static LOADED: PerCpu<AtomicPtr<Space>> = per_cpu!(AtomicPtr::new(core::ptr::null_mut()));
 
-#[inline(always)]
-fn load(root: u64) {
-    let frame = PhysFrame::containing_address(PhysAddr::new(root));
-    // SAFETY: the upper half of all roots is the same, and the kernel uses nothing else.
-    unsafe { Cr3::write(frame, Cr3Flags::empty()) };
-}
-
 /// Makes this CPU use `next`, for a task that runs in it. The space must not be freed while it has
 /// such tasks.
 #[inline]
-pub fn switch_to(_irq: &IrqOff, next: &Space) {
+pub fn switch_to(irq: &IrqOff, next: &Space) {
     let loaded = LOADED.this();
     let before = loaded.load(Ordering::Relaxed);
     if core::ptr::eq(before, next) {
         return;
     }
-    let me = 1 << percpu::cpu_id();
-    next.cpus.fetch_or(me, Ordering::SeqCst);
-    load(next.root.start_address());
-    loaded.store(core::ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
     // SAFETY: a space whose mask names this CPU is not freed before this CPU has been told, which
     // takes an interrupt.
-    if let Some(before) = unsafe { before.as_ref() } {
+    let before = unsafe { before.as_ref() };
+    let me = 1 << percpu::cpu_id();
+    next.cpus.fetch_or(me, Ordering::SeqCst);
+    if pcids::are_used() {
+        pcids::load(irq, before, next);
+    } else {
+        // SAFETY: the upper half of all roots is the kernel's.
+        unsafe { tlb::load(next.root.start_address()) };
+    }
+    loaded.store(core::ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
+    if let Some(before) = before {
         before.cpus.fetch_and(!me, Ordering::SeqCst);
     }
 }
 
 /// Makes this CPU use the kernel's own tables. For the idle task before it halts, and whoever has no
 /// use for the space that is loaded.
-pub fn unload(_irq: &IrqOff) {
+pub fn unload(irq: &IrqOff) {
     let loaded = LOADED.this();
     // SAFETY: as in `switch_to`.
     if let Some(before) = unsafe { loaded.load(Ordering::Relaxed).as_ref() } {
-        load(mm::root().as_u64());
+        if kept::is_modelled() {
+            kept::look(irq, before);
+        }
+        // SAFETY: the kernel's own.
+        unsafe { tlb::load(mm::root().as_u64()) };
         loaded.store(core::ptr::null_mut(), Ordering::Relaxed);
         before.cpus.fetch_and(!(1 << percpu::cpu_id()), Ordering::SeqCst);
     }
@@ -76,21 +81,28 @@ impl Space {
     #[inline]
     pub(super) fn flush_tlbs(&self, pages: Stale<'_>) {
         let _here = PreemptOff::new();
-        // The change of the tables comes before the look at the mask.
-        fence(Ordering::SeqCst);
+        // The change of the tables comes before the look at the mask: a full barrier.
+        self.generation.fetch_add(1, Ordering::SeqCst);
         let mask = self.cpus.load(Ordering::SeqCst);
         let me = 1 << percpu::cpu_id();
-        if mask & me != 0 {
+        if mask == me && !pcids::are_used() {
             flush_here(pages);
-        }
-        if mask & !me != 0 {
-            self.shoot_down(CpuSet::from_bits(mask & !me), pages);
+        } else {
+            self.flush_on(mask & me != 0, CpuSet::from_bits(mask & !me), pages);
         }
     }
 
+    /// Not only here, or with PCIDs.
     #[cold]
     #[inline(never)]
-    fn shoot_down(&self, others: CpuSet, pages: Stale<'_>) {
+    fn flush_on(&self, here: bool, others: CpuSet, pages: Stale<'_>) {
+        if here {
+            flush_here(pages);
+            pcids::flushed(self);
+        }
+        if others.is_empty() {
+            return;
+        }
         let count = match pages {
             Stale::Pages(pages) => pages.len() as u32,
             Stale::All => u32::MAX,
@@ -104,6 +116,7 @@ impl Space {
                 unload(&IrqOff::new());
             } else {
                 flush_here(pages);
+                pcids::flushed(self);
             }
         });
     }
@@ -112,6 +125,8 @@ impl Space {
     /// no other CPU has it.
     pub(super) fn unload_everywhere(&self) {
         let _here = PreemptOff::new();
+        // Whatever is kept of it is worth nothing.
+        self.generation.fetch_add(1, Ordering::SeqCst);
         if self.is_loaded_here() {
             unload(&IrqOff::new());
         }

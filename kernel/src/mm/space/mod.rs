@@ -7,7 +7,8 @@
 //! - `backing`: what areas show
 //! - `map`: mmap, munmap, mprotect, mremap, brk
 //! - `fault`: page faults, the growing stack, access from the kernel, futexes' keys
-//! - `loaded`: which CPU has which space, TLB shootdowns
+//! - `loaded`: which CPU has which space, TLB shootdowns; `pcids`: what CPUs keep of those they had; `kept`
+//!   checks that
 //! - `memory`: frames for tables and pages
 //!
 //! One spinlock guards a space; interrupts stay on, so that its holder can wait for other CPUs to
@@ -19,9 +20,11 @@
 
 mod backing;
 mod fault;
+mod kept;
 mod loaded;
 mod map;
 mod memory;
+mod pcids;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +46,7 @@ pub use memory::{pooled_frames, zero_ahead};
 pub use orrery_core::space::{
     Access, Area, AreaFlags, PAGE_BYTES, Protection, SourcePage, WINDOW_END, WINDOW_START,
 };
+pub use pcids::{Pcids, init as init_pcids};
 
 impl From<OutOfMemory> for Errno {
     fn from(_: OutOfMemory) -> Self {
@@ -78,6 +82,8 @@ pub struct Space {
     id: u64,
     /// CPUs that have the root loaded, and may cache translations.
     cpus: AtomicU64,
+    /// Advances whenever translations become stale, before anybody is told.
+    generation: AtomicU64,
     /// Pages that are mapped.
     resident: AtomicU64,
     inner: SpinLock<Inner>,
@@ -126,6 +132,7 @@ impl Space {
             root,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             cpus: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             resident: AtomicU64::new(resident),
             inner: SpinLock::new("space", inner),
         }
