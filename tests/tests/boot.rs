@@ -81,6 +81,16 @@ fn more_cpus_than_fit() {
 }
 
 #[test]
+fn a_wrong_wish_for_pcids_is_named() {
+    for (guest, word) in [(Guest::checked(), "pcid=yes"), (Guest::new(), "pcid=model")] {
+        let outcome = guest.word(word).workload("exit,status=0").run();
+        outcome.ended_with(0);
+        let complaint = format!("`{word}` ignored; expected pcid=");
+        assert!(outcome.console.contains(&complaint), "{}", outcome.console);
+    }
+}
+
+#[test]
 fn statuses_reach_the_host() {
     for status in [0, 1, 42, 100, 127, 128, 255] {
         let workload = format!("exit,status={status}");

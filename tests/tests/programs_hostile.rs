@@ -89,7 +89,7 @@ fn random_calls() {
 }
 
 #[test]
-#[ignore = "ten million calls take a quarter of an hour; `cargo test … -- --ignored` runs it"]
+#[ignore = "ten million calls take minutes; `cargo test … -- --ignored` runs it"]
 fn ten_million_random_calls() {
     let guest =
         Guest::new().smp(4).memory("1G").trace(FEW_EVENTS).timeout(Duration::from_secs(7_200));
@@ -114,6 +114,13 @@ fn torture_with_few_and_many_cpus() {
     for cpus in [2, 8] {
         ends_well(guest().smp(cpus), "torture", &[]);
     }
+}
+
+/// CPUs that kept what they had cached of spaces they have left would use nothing that is stale.
+#[test]
+fn torture_with_modelled_pcids() {
+    let storms = ["threads-fork", "copy-storm", "shared-storm", "map-storm", "thread-storm"];
+    ends_well(guest().word("pcid=model"), "torture", &storms);
 }
 
 /// Where memory is short, programs die and the kernel does not.

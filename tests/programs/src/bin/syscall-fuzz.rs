@@ -10,6 +10,7 @@
 //! The run repeats as far as the kernel's answers do: each child draws from its own seed. It is for the guest; on
 //! another kernel it may harm what runs beside it.
 
+use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,10 @@ const NUMBERS: u64 = 470;
 const CALLS_PER_CHILD: u64 = 2_000;
 /// A child that makes no call for this long is killed: it sleeps, or is stopped.
 const PATIENCE: Duration = Duration::from_millis(60);
-/// Children at the same time.
-const CHILDREN: usize = 4;
+/// Children at the same time. Most of them sleep in a call of theirs, until they are killed for it.
+const CHILDREN: usize = 32;
+/// Calls between two signs of life.
+const REPORT_CALLS: u64 = 1_000_000;
 
 /// A generator of numbers that look random (splitmix64).
 struct Random(u64);
@@ -73,11 +76,13 @@ fn main() {
     let flags = SHARED | libc::MAP_FIXED_NOREPLACE;
     let base = map_at(0x1234_5678_9000, PAGE, RW, flags).expect("mmap");
     let shared =
-        Shared { total: word(base, 0), progress: [1, 2, 3, 4].map(|number| word(base, number)) };
+        Shared { total: word(base, 0), progress: array::from_fn(|number| word(base, number + 1)) };
     let mut generation = 0;
     // In each place a child's number, how far it was when it was last looked at, and when that was.
     let mut places: [Option<(i32, u64, Instant)>; CHILDREN] = [None; CHILDREN];
     let mut refused = 0;
+    let begin = Instant::now();
+    let mut reports = 0;
     while shared.total.load(Ordering::Relaxed) < count {
         for (number, place) in places.iter_mut().enumerate() {
             match place {
@@ -111,6 +116,12 @@ fn main() {
             {
                 *place = None;
             }
+        }
+        let made = shared.total.load(Ordering::Relaxed);
+        if made / REPORT_CALLS > reports {
+            reports = made / REPORT_CALLS;
+            let per_second = made * 1_000 / (begin.elapsed().as_millis() as u64).max(1);
+            eprintln!("{made} calls by {generation} children, {per_second} a second");
         }
         pause_ms(1);
     }
