@@ -4,7 +4,7 @@ use crate::{Error, Limine, Result};
 use std::{
     ffi::OsString,
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -30,6 +30,17 @@ pub enum Boot {
     LimineBios,
     /// OVMF and Limine, from the same ISO.
     LimineUefi,
+}
+
+/// Which kernel the machine boots; it decides what the kernel's file must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Guest {
+    /// This repository's: a 64-bit ELF file, through any door.
+    #[default]
+    Orrery,
+    /// Linux, as what Orrery is compared with: a bzImage, by `qemu -kernel` only. Its bundle is its initramfs, which
+    /// has to hold `/init`.
+    Linux,
 }
 
 /// What executes the guest's instructions.
@@ -172,13 +183,15 @@ pub struct Machine {
     /// Seed of QEMU's own random numbers; `None` leaves them to the host, except under
     /// [`Clock::Instructions`], where it means 1.
     pub seed: Option<u64>,
+    /// Whose kernel it is.
+    pub guest: Guest,
     /// The door.
     pub boot: Boot,
-    /// The kernel's ELF file.
+    /// The kernel's file, of the kind that [`Machine::guest`] says.
     pub kernel: PathBuf,
     /// The kernel's command line. What the machine itself has to tell the kernel is added to it.
     pub cmdline: String,
-    /// A file handed to the kernel beside its image (PVH module, Limine module).
+    /// A file handed to the kernel beside its image (PVH module, Limine module, Linux's initrd).
     pub bundle: Option<PathBuf>,
     /// The fastest port the guest should have. COM1 is always there.
     pub port: Port,
@@ -205,6 +218,7 @@ impl Machine {
             accel: Accel::default(),
             clock: Clock::default(),
             seed: None,
+            guest: Guest::default(),
             boot: Boot::default(),
             kernel: kernel.into(),
             cmdline: String::new(),
@@ -232,6 +246,18 @@ impl Machine {
                 self.boot
             )));
         }
+        if self.guest == Guest::Linux && self.boot != Boot::Pvh {
+            return Err(Error::Combination(format!(
+                "Linux is booted by `qemu -kernel` only, not by `{}`; leave the door at `pvh`",
+                self.boot
+            )));
+        }
+        if self.guest == Guest::Linux && self.input == Input::Live {
+            return Err(Error::Combination(
+                "live input comes in Orrery's frames, which Linux does not read; give it none"
+                    .into(),
+            ));
+        }
         if self.clock == Clock::Instructions && self.accel == Accel::Kvm {
             return Err(Error::Combination(
                 "instruction counting needs accelerator `tcg`: KVM does not count".into(),
@@ -257,7 +283,10 @@ impl Machine {
     /// [`Error::Combination`] or [`Error::File`], with what to change.
     pub fn check(&self) -> Result<()> {
         self.check_options()?;
-        check_kernel(&self.kernel)?;
+        match self.guest {
+            Guest::Orrery => check_elf(&self.kernel)?,
+            Guest::Linux => check_bzimage(&self.kernel)?,
+        }
         if let Some(bundle) = &self.bundle {
             std::fs::File::open(bundle).map_err(|error| Error::File {
                 what: "bundle",
@@ -270,19 +299,38 @@ impl Machine {
 }
 
 /// Makes sure that the kernel can be read and is a 64-bit x86 ELF.
-fn check_kernel(path: &std::path::Path) -> Result<()> {
-    let problem = |problem: String| Error::File { what: "kernel", path: path.into(), problem };
-    let mut head = [0u8; 20];
-    std::fs::File::open(path)
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut head))
-        .map_err(|error| problem(format!("{error}; build it with `cargo xtask build`")))?;
+fn check_elf(path: &Path) -> Result<()> {
+    const ADVICE: &str = "build one with `cargo xtask build`";
+    let head = head::<20>(path, ADVICE)?;
     // ELF64, little-endian, EM_X86_64 (System V ABI, "ELF Header").
     if head[..6] != *b"\x7fELF\x02\x01" || head[18..20] != [62, 0] {
-        return Err(problem(
-            "not a 64-bit x86 ELF file; build one with `cargo xtask build`".into(),
-        ));
+        return Err(not_a_kernel(path, format!("not a 64-bit x86 ELF file; {ADVICE}")));
     }
     Ok(())
+}
+
+/// Makes sure that the kernel can be read and is Linux's bzImage.
+fn check_bzimage(path: &Path) -> Result<()> {
+    const ADVICE: &str = "a bzImage is wanted, such as /boot/vmlinuz-*";
+    let head = head::<0x206>(path, ADVICE)?;
+    // `boot_flag` and `header` (Linux, Documentation/x86/boot.rst).
+    if head[0x1fe..0x200] != [0x55, 0xaa] || head[0x202..0x206] != *b"HdrS" {
+        return Err(not_a_kernel(path, format!("not a Linux kernel for x86; {ADVICE}")));
+    }
+    Ok(())
+}
+
+/// The first bytes of a kernel's file.
+fn head<const N: usize>(path: &Path, advice: &str) -> Result<[u8; N]> {
+    let mut head = [0; N];
+    std::fs::File::open(path)
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut head))
+        .map_err(|error| not_a_kernel(path, format!("{error}; {advice}")))?;
+    Ok(head)
+}
+
+fn not_a_kernel(path: &Path, problem: String) -> Error {
+    Error::File { what: "kernel", path: path.into(), problem }
 }
 
 #[cfg(test)]
@@ -342,5 +390,36 @@ mod tests {
         head[18] = 183;
         std::fs::write(&elf, &head).unwrap();
         refused(good, "not a 64-bit x86 ELF");
+    }
+
+    #[test]
+    fn each_guest_wants_its_own_kind_of_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let (elf, bzimage) = (dir.path().join("elf"), dir.path().join("vmlinuz"));
+        let mut bytes = vec![0u8; 0x400];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[18] = 62;
+        std::fs::write(&elf, &bytes).unwrap();
+        let mut bytes = vec![0u8; 0x400];
+        bytes[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+        bytes[0x202..0x206].copy_from_slice(b"HdrS");
+        std::fs::write(&bzimage, &bytes).unwrap();
+        let with = |guest, kernel: &Path| Machine { guest, ..Machine::new(kernel) };
+        with(Guest::Orrery, &elf).check().unwrap();
+        with(Guest::Linux, &bzimage).check().unwrap();
+
+        let refused = |machine: Machine, words: &str| {
+            let error = machine.check().unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        refused(with(Guest::Orrery, &bzimage), "not a 64-bit x86 ELF");
+        refused(with(Guest::Linux, &elf), "bzImage is wanted");
+        refused(with(Guest::Linux, &dir.path().join("absent")), "bzImage is wanted");
+        bytes[0x202] = b'X';
+        std::fs::write(&bzimage, &bytes).unwrap();
+        let linux = with(Guest::Linux, &bzimage);
+        refused(linux.clone(), "not a Linux kernel");
+        refused(Machine { boot: Boot::LimineBios, ..linux.clone() }, "`limine-bios`");
+        refused(Machine { input: Input::Live, ..linux }, "live input");
     }
 }

@@ -27,7 +27,7 @@ mod qemu;
 mod running;
 
 pub use bundle::{Bundle, ENVIRONMENT, INSTRUCTIONS};
-pub use config::{Accel, Boot, Clock, Input, Machine, MachineType, Memory, Port};
+pub use config::{Accel, Boot, Clock, Guest, Input, Machine, MachineType, Memory, Port};
 pub use error::Error;
 pub use firmware::uefi_firmware_present;
 pub use limine::Limine;

@@ -182,6 +182,7 @@ fn escaped(path: &Path) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Guest;
     use std::path::PathBuf;
 
     fn line(machine: &Machine, files: &Files<'_>) -> String {
@@ -207,6 +208,16 @@ mod tests {
                  -serial chardev:com1 -kernel /k -append trace=all"
             )
         );
+    }
+
+    #[test]
+    fn linux_has_the_same_line() {
+        let mut orrery = Machine::new("/k");
+        orrery.clock = Clock::Instructions;
+        orrery.bundle = Some("/b".into());
+        let linux = Machine { guest: Guest::Linux, ..orrery.clone() };
+        assert_eq!(pvh(&orrery), pvh(&linux));
+        assert!(pvh(&linux).ends_with("-kernel /k -append  -initrd /b"));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 1 | an error, and no output from the guest | QEMU could not start the machine |
 //! | odd | | the guest's status |
-//! | 0 | | reset or power-off: a triple fault, since `-no-reboot` is given |
+//! | 0 | | reset or power-off: a triple fault, since `-no-reboot` is given, or the end of Linux |
 //! | other, or a signal | | QEMU failed |
 
 use crate::{
@@ -46,8 +46,8 @@ const READ_LEN_BYTES: u64 = 4 << 20;
 pub enum Status {
     /// The guest wrote this status, 0..=127, to the exit port.
     Guest(u8),
-    /// The guest reset the machine or powered it off. A kernel that meant to end writes a status, so this
-    /// is in practice a triple fault.
+    /// The guest reset the machine or powered it off. Orrery ends by writing a status, so there this is in practice a
+    /// triple fault; Linux ends so.
     Reset,
     /// The machine ran longer than it was allowed to and was stopped.
     Timeout,
