@@ -55,6 +55,14 @@ impl Machine {
         cmdline
     }
 
+    /// QEMU's command line as text to show, with `RUN` for the directory of the run. Boot media are not in it.
+    pub fn shown(&self) -> String {
+        let files = Files { run_dir: Path::new("RUN"), iso: None, firmware: None };
+        let arguments = self.arguments(&files);
+        let words = arguments.iter().map(|word| word.to_string_lossy());
+        std::iter::once(QEMU.into()).chain(words).collect::<Vec<_>>().join(" ")
+    }
+
     /// Arguments of [`QEMU`].
     pub(crate) fn arguments(&self, files: &Files<'_>) -> Vec<OsString> {
         let mut args = Arguments::default();
@@ -217,6 +225,7 @@ mod tests {
         orrery.bundle = Some("/b".into());
         let linux = Machine { guest: Guest::Linux, ..orrery.clone() };
         assert_eq!(pvh(&orrery), pvh(&linux));
+        assert_eq!(linux.shown(), format!("{QEMU} {}", pvh(&linux).replace("/run", "RUN")));
         assert!(pvh(&linux).ends_with("-kernel /k -append  -initrd /b"));
     }
 

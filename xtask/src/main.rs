@@ -4,7 +4,8 @@
 //! `machine` runs virtual machines, `trace-tools` makes sense of what they say.
 //!
 //! Exit status: 0 fine, 1 a command failed, 2 wrong usage or something is missing that must be installed
-//! by hand; `run` passes the guest's status on and has more of its own, see `run`, and so has `latency`.
+//! by hand; `run` passes the guest's status on and has more of its own, see `run`; `latency` has 3 for a regression, and
+//! `versus-linux` for a target that is missed.
 
 mod app;
 mod bisect;
@@ -21,6 +22,7 @@ mod run;
 mod setup;
 mod test;
 mod torture;
+mod versus;
 mod watch;
 
 use anyhow::Result;
@@ -61,6 +63,8 @@ enum Verb {
     BisectStep(bisect::StepOptions),
     /// Repeat the hard workloads with other seeds and numbers of CPUs, for a long time.
     Torture(torture::Options),
+    /// Compare with Linux on the same virtual machine, row by row.
+    VersusLinux(versus::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,6 +100,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Bisect(options) => return bisect::bisect(&project, &options),
         Verb::BisectStep(options) => return bisect::step(&project, &options),
         Verb::Torture(options) => return torture::torture(&project, &options),
+        Verb::VersusLinux(options) => return versus::versus(&project, &options),
         Verb::Test { filter } => return test::test(&project, filter.as_deref()),
     }
     Ok(ExitCode::SUCCESS)
