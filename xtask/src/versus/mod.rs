@@ -2,11 +2,13 @@
 //!
 //! - `targets` reads `targets.toml`: what is booted, what is compared, and what Orrery is to reach;
 //! - `linux` finds a kernel, `boots` boots both;
-//! - `figures` is what was measured, and its file; `rank` the statistics; `table` and `plots` show it.
+//! - `figures` is what was measured, and its file; `rank` the statistics;
+//! - `table` judges and shows the rows, `plots` says what is plotted, `draw` draws it.
 //!
 //! Exit status: 0 if every target is met, 3 if not, 2 for wrong usage or where there is no Linux kernel.
 
 mod boots;
+mod draw;
 mod figures;
 mod linux;
 mod plots;

@@ -1,20 +1,11 @@
-//! Plots of how costs grow, Linux's and Orrery's in each, as SVG.
-//!
-//! [`plots`] makes them of what was measured, as data; [`draw`] draws one.
+//! Plots of how costs grow, Linux's and Orrery's in each: which there are, and what they show of what was measured.
 
 use anyhow::{Context, Result};
-use plotters::{
-    coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged},
-    prelude::*,
-    style::text_anchor::{HPos, Pos, VPos},
-};
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{
     boots::Plan,
+    draw::{Axis, Curve, Plot, Point, Scale, draw},
     figures::{Measured, Record, System, median},
     targets::Targets,
 };
@@ -24,14 +15,6 @@ const CPUS: [u32; 6] = [1, 2, 3, 4, 6, 8];
 /// Names of the boots.
 const SWEEP: &str = "sweep";
 const SMP: &str = "cpus";
-
-const SIZE: (u32, u32) = (880, 560);
-const HEAD_HEIGHT: u32 = 74;
-const FOOT_HEIGHT: u32 = 44;
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(33, 37, 41);
-const GREY: RGBColor = RGBColor(108, 117, 125);
-const GRID: RGBColor = RGBColor(226, 230, 234);
 
 /// The boots that the plots' figures are from.
 pub fn plans(targets: &Targets) -> Vec<Plan<'_>> {
@@ -65,49 +48,6 @@ pub fn write(measured: &Measured, dir: &Path) -> Result<Vec<PathBuf>> {
     }
     anyhow::ensure!(!paths.is_empty(), "no figures for plots; measure them with --plots");
     Ok(paths)
-}
-
-/// A plot as data.
-struct Plot {
-    file: &'static str,
-    title: &'static str,
-    subtitle: String,
-    x: Axis,
-    y: Axis,
-    curves: Vec<Curve>,
-    /// Lines at the foot.
-    foot: [String; 2],
-}
-
-struct Axis {
-    label: &'static str,
-    scale: Scale,
-    /// How a value is written.
-    show: fn(f64) -> String,
-    /// Where the axis is labelled; every value of the curves where this is empty.
-    ticks: Vec<f64>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scale {
-    Linear,
-    Log,
-}
-
-struct Curve {
-    name: String,
-    system: System,
-    /// The lighter of a kernel's two curves.
-    is_second: bool,
-    points: Vec<Point>,
-}
-
-/// The median of the boots, and how far they reach.
-struct Point {
-    x: f64,
-    y: f64,
-    least: f64,
-    most: f64,
 }
 
 fn plots(measured: &Measured) -> Vec<Plot> {
@@ -270,163 +210,6 @@ fn quantity(value: f64) -> String {
     format!("{text}{suffix}")
 }
 
-impl Scale {
-    fn place(self, value: f64) -> f64 {
-        match self {
-            Self::Linear => value,
-            Self::Log => value.log10(),
-        }
-    }
-}
-
-/// An axis with its ends, as plotters wants it; its own have no labels at values of one's choice.
-#[derive(Clone)]
-struct Ruler {
-    scale: Scale,
-    /// In places.
-    ends: Range<f64>,
-    ticks: Vec<f64>,
-}
-
-impl Ruler {
-    /// From the first to the last of the labels, and a part of that more at either end.
-    fn new(axis: &Axis, ticks: Vec<f64>, margin: f64) -> Self {
-        let scale = axis.scale;
-        let (from, to) = (scale.place(ticks[0]), scale.place(ticks[ticks.len() - 1]));
-        let margin = (to - from) * margin;
-        Self { scale, ends: from - margin..to + margin, ticks }
-    }
-}
-
-impl Ranged for Ruler {
-    type FormatOption = DefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, value: &f64, (low, high): (i32, i32)) -> i32 {
-        let part = (self.scale.place(*value) - self.ends.start) / (self.ends.end - self.ends.start);
-        low + (f64::from(high - low) * part).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, _hint: Hint) -> Vec<f64> {
-        self.ticks.clone()
-    }
-
-    fn range(&self) -> Range<f64> {
-        self.ends.clone()
-    }
-}
-
-/// The labels 1, 2, 5 of each decade between two values, or where that is many decades the 1 only.
-fn decades(least: f64, most: f64) -> Vec<f64> {
-    let (first, last) = (least.log10().floor() as i32, most.log10().ceil() as i32);
-    let steps: &[f64] = if last - first > 3 { &[1.0] } else { &[1.0, 2.0, 5.0] };
-    let all =
-        (first..=last).flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)));
-    let all: Vec<f64> = all.collect();
-    let from = all.iter().rposition(|&tick| tick <= least).unwrap_or(0);
-    let to = all.iter().position(|&tick| tick >= most).unwrap_or(all.len() - 1);
-    all[from..=to].to_vec()
-}
-
-/// A plot as SVG.
-fn draw(plot: &Plot) -> Result<String> {
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        drawn(plot, &root)
-            .map_err(|error| anyhow::anyhow!("cannot draw {}: {error}", plot.file))?;
-    }
-    Ok(svg)
-}
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-
-fn drawn(plot: &Plot, root: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
-    root.fill(&WHITE)?;
-    let (head, rest) = root.split_vertically(HEAD_HEIGHT);
-    let (body, foot) = rest.split_vertically(SIZE.1 - HEAD_HEIGHT - FOOT_HEIGHT);
-    let text = |area: &Area<'_>, text: &str, at: (i32, i32), size: u32, colour: RGBColor| {
-        area.draw(&Text::new(text.to_owned(), at, (FONT, size).into_font().color(&colour)))
-    };
-    text(&head, plot.title, (24, 16), 27, INK)?;
-    text(&head, &plot.subtitle, (24, 50), 16, GREY)?;
-    text(&foot, &plot.foot[0], (24, 4), 14, GREY)?;
-    text(&foot, &plot.foot[1], (24, 22), 14, GREY)?;
-    curves(plot, &body)
-}
-
-fn curves(plot: &Plot, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
-    let (x, y) = (&plot.x, &plot.y);
-    let all = || plot.curves.iter().flat_map(|curve| &curve.points);
-    let mut across: Vec<f64> =
-        if x.ticks.is_empty() { all().map(|it| it.x).collect() } else { x.ticks.clone() };
-    across.sort_by(f64::total_cmp);
-    across.dedup();
-    let least = all().map(|it| it.least).fold(f64::INFINITY, f64::min);
-    let most = all().map(|it| it.most).fold(0.0, f64::max);
-    // Room for the figures at the curves' ends.
-    let up = decades(least * 0.8, most * 1.3);
-    let mut chart = ChartBuilder::on(area)
-        .margin_left(16)
-        .margin_right(36)
-        .x_label_area_size(54)
-        .y_label_area_size(72)
-        .build_cartesian_2d(Ruler::new(x, across, 0.04), Ruler::new(y, up, 0.0))?;
-    let label = (FONT, 16).into_font().color(&INK);
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .axis_style(GREY)
-        .label_style(label.clone())
-        .axis_desc_style(label.clone())
-        .x_desc(x.label)
-        .y_desc(y.label)
-        .x_label_formatter(&|&value| (x.show)(value))
-        .y_label_formatter(&|&value| (y.show)(value))
-        .draw()?;
-    for curve in &plot.curves {
-        let colour = match curve.system {
-            System::Linux => RGBColor(201, 87, 34),
-            System::Orrery => RGBColor(21, 101, 170),
-        };
-        let at = |point: &Point| (point.x, point.y);
-        let line = colour.mix(if curve.is_second { 0.55 } else { 1.0 });
-        let places = curve.points.iter().map(at);
-        let series = if curve.is_second {
-            chart.draw_series(DashedLineSeries::new(places.clone(), 6, 5, line.stroke_width(2)))?
-        } else {
-            chart.draw_series(LineSeries::new(places.clone(), line.stroke_width(3)))?
-        };
-        series.label(curve.name.as_str()).legend(move |(x, y)| {
-            let end = if curve.is_second { 10 } else { 26 };
-            PathElement::new([(x, y), (x + end, y)], line.stroke_width(3))
-        });
-        chart.draw_series(curve.points.iter().filter(|point| point.least < point.most).map(
-            |point| {
-                let bar = [point.least, point.most].map(|value| (point.x, value));
-                PathElement::new(bar, line.stroke_width(1))
-            },
-        ))?;
-        chart.draw_series(places.map(|place| Circle::new(place, 4, line.filled())))?;
-        let style = (FONT, 15).into_font().color(&colour).pos(Pos::new(HPos::Right, VPos::Bottom));
-        chart.draw_series(curve.points.last().map(|point| {
-            EmptyElement::at(at(point)) + Text::new((y.show)(point.y), (8, -8), style)
-        }))?;
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .legend_area_size(34)
-        .margin(12)
-        .background_style(WHITE.mix(0.85))
-        .border_style(GRID)
-        .label_font(label)
-        .draw()?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -509,7 +292,5 @@ mod tests {
             assert_eq!(quantity(value), text);
         }
         assert_eq!([64.0, 1024.0, 1_048_576.0].map(kibibytes), ["64 KiB", "1 MiB", "1 GiB"]);
-        assert_eq!(decades(30.0, 900.0), [20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]);
-        assert_eq!(decades(3000.0, 4e7), [1e3, 1e4, 1e5, 1e6, 1e7, 1e8]);
     }
 }
