@@ -203,7 +203,7 @@ fn judge(
     let relative = before.map(|before| allowance.most(before.ticks));
     let p = before
         .filter(|_| figure.precision == Precision::Noisy)
-        .and_then(|before| mann_whitney(before.boot_medians_ticks, &figure.boot_medians_ticks))
+        .map(|before| mann_whitney(before.boot_medians_ticks, &figure.boot_medians_ticks))
         .map(|test| test.p_two_sided);
     let is_sure = match figure.precision {
         Precision::Noisy => p.is_some_and(|p| p < allowance.significance),
@@ -248,8 +248,7 @@ fn relate(rows: &mut [Row], now: &Figures, limits: &Limits) {
             Precision::Noisy => {
                 let test = mann_whitney(&scaled, &one.boot_medians_ticks);
                 let significance = limits.allowance(&relation.metric, one.precision).significance;
-                median(&one.boot_medians_ticks) > median(&scaled)
-                    && test.is_some_and(|test| test.p_two_sided < significance)
+                median(&one.boot_medians_ticks) > median(&scaled) && test.p_two_sided < significance
             }
         };
         if let Some(row) = rows.iter_mut().find(|row| is_over && row.metric == relation.metric) {

@@ -12,7 +12,6 @@ mod draw;
 mod figures;
 mod linux;
 mod plots;
-mod rank;
 mod table;
 mod targets;
 

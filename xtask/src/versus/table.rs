@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::{
     figures::{Measured, System, median},
-    rank::mann_whitney,
     targets::{Limit, Mode, Row, Targets},
 };
+use latency::rank::mann_whitney;
 
 /// Probability above which an order may be chance.
 const CHANCE: f64 = 0.05;

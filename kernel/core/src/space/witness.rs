@@ -188,7 +188,9 @@ mod tests {
         let machine = Machine::new(std::vec![], 1, false, Omit::Nothing);
         let space = machine.space(machine.alloc(0).unwrap());
         let view = View { machine: &machine, space, meanwhile: &|| {} };
-        [FIRST, FAR, 100 << 39].map(|page| fault(&view, page, Access::Write));
+        for page in [FIRST, FAR, 100 << 39] {
+            fault(&view, page, Access::Write);
+        }
         let mut witness = Witness::<2>::new();
         let mut pages = || {
             witness.look(&view, space.root);
