@@ -47,7 +47,7 @@ pub fn trace_all() {
 /// Tells the trace what a task is.
 pub fn trace_attributes(task: &Task, policy: Policy) {
     // To find where the name ends would cost more than all else here.
-    if record::any_enabled(Category::Task as u32) {
+    if record::any_enabled::<{ Category::Task as u32 }>() {
         trace_named(task, policy, task.name());
     }
 }
