@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
-use super::wake::Sleeper;
+use super::wake::{Sleeper, when_woken};
 use super::{HERE, Hog, Suite, THERE, become_fifo, burn_unless, spin_until};
 use crate::app::{self, Builder, CpuSet, Failure, Policy};
 use crate::arch::irq::IrqOff;
@@ -16,7 +16,7 @@ use crate::workloads::{Gate, join_all};
 
 /// Tasks of the fair class that wait for the CPU.
 const HOGS: usize = 4;
-/// How long before the section, and how long after its beginning, the timer expires in it.
+/// How far ahead the timer is set, and how long it expires after the section's beginning and before its end.
 const AHEAD: Duration = Duration::from_micros(100);
 const INSIDE: Duration = Duration::from_micros(10);
 
@@ -38,10 +38,7 @@ fn under_load(suite: Suite, name: &'static str) -> Result<(), Failure> {
     if !suite.wants(name) {
         return Ok(());
     }
-    let sleeper = Sleeper::start(suite, name, HERE, |start_ticks| {
-        let end_ticks = app::now_ticks();
-        (start_ticks.load(Ordering::Relaxed), end_ticks)
-    })?;
+    let sleeper = Sleeper::start(suite, name, HERE, when_woken)?;
     let gate = Gate::new();
     let stop = Arc::new(AtomicBool::new(false));
     let mut hogs = Vec::new();
@@ -55,8 +52,9 @@ fn under_load(suite: Suite, name: &'static str) -> Result<(), Failure> {
     // They can be woken now, and run when this one is no real-time task any more.
     gate.open(Duration::ZERO);
     app::set_policy(Policy::default());
-    for _ in 0..suite.rounds() {
+    while sleeper.has_rounds_left() {
         sleeper.wake(app::now_ticks());
+        sleeper.wait_for_end_of_round();
     }
     become_fifo();
     stop.store(true, Ordering::Relaxed);
@@ -75,20 +73,23 @@ fn at_end_of_section<G>(
         return Ok(());
     }
     let sleeper = Sleeper::start(suite, name, HERE, |word_ticks| {
-        // The first word is the deadline, the next one the end of the section.
-        app::sleep_until(word_ticks.load(Ordering::Relaxed));
+        let deadline_ticks = word_ticks.load(Ordering::Relaxed);
+        app::sleep_until(deadline_ticks);
         let end_ticks = app::now_ticks();
-        (word_ticks.load(Ordering::Relaxed), end_ticks)
+        // Where there is no other word, the section has begun too late: somebody stopped the whole CPU.
+        let section_end_ticks = word_ticks.load(Ordering::Relaxed);
+        (section_end_ticks != deadline_ticks).then_some((section_end_ticks, end_ticks))
     })?;
     let (ahead, inside) = (app::to_ticks(AHEAD), app::to_ticks(INSIDE));
-    for _ in 0..suite.rounds() {
+    while sleeper.has_rounds_left() {
         let deadline_ticks = app::now_ticks() + ahead;
         sleeper.wake(deadline_ticks);
         spin_until(deadline_ticks - inside);
         let guard = section();
         spin_until(deadline_ticks + inside);
-        sleeper.say(app::now_ticks());
+        sleeper.correct(deadline_ticks, app::now_ticks());
         drop(guard);
+        sleeper.wait_for_end_of_round();
     }
     sleeper.finish()
 }

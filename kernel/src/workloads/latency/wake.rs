@@ -4,7 +4,7 @@
 //! instead of a hog on another.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use orrery_core::idle::Idle;
 
@@ -43,17 +43,20 @@ fn wait_for_state(state: Idle) {
 }
 
 fn wakes(suite: Suite, name: &'static str, cpu: usize, settle: impl Fn()) -> Result<(), Failure> {
-    let sleeper = Sleeper::start(suite, name, cpu, |start_ticks| {
-        let end_ticks = app::now_ticks();
-        (start_ticks.load(Ordering::Relaxed), end_ticks)
-    })?;
-    for _ in 0..suite.rounds() {
+    let sleeper = Sleeper::start(suite, name, cpu, when_woken)?;
+    while sleeper.has_rounds_left() {
         sleeper.wait_for_sleep();
         settle();
         sleeper.wake(app::now_ticks());
-        sleeper.wait_until_told();
+        sleeper.wait_for_end_of_round();
     }
     sleeper.finish()
+}
+
+/// What a sleeper does whose waker's word is the beginning of the sample.
+pub fn when_woken(word_ticks: &AtomicU64) -> Option<(u64, u64)> {
+    let end_ticks = app::now_ticks();
+    Some((word_ticks.load(Ordering::Relaxed), end_ticks))
 }
 
 /// A task that is woken again and again, and tells a sample each time.
@@ -66,11 +69,13 @@ struct Bed {
     queue: WaitQueue,
     /// What the waker says, in ticks; 0 while the sleeper is to sleep.
     word_ticks: AtomicU64,
+    rounds_left: AtomicU32,
 }
 
 impl Sleeper {
     /// A task for so many rounds as `suite` wants. `awake` is what it does when it was woken, with the waker's word:
-    /// it returns the beginning and the end of the sample.
+    /// it returns the beginning and the end of the sample, or nothing where there is none to tell. Such a round
+    /// does not count.
     ///
     /// # Errors
     /// When there can be no such task.
@@ -78,23 +83,39 @@ impl Sleeper {
         suite: Suite,
         name: &'static str,
         cpu: usize,
-        awake: impl Fn(&AtomicU64) -> (u64, u64) + Send + 'static,
+        awake: impl Fn(&AtomicU64) -> Option<(u64, u64)> + Send + 'static,
     ) -> Result<Self, Failure> {
-        let bed = Arc::new(Bed { queue: WaitQueue::new(), word_ticks: AtomicU64::new(0) });
+        let bed = Arc::new(Bed {
+            queue: WaitQueue::new(),
+            word_ticks: AtomicU64::new(0),
+            rounds_left: AtomicU32::new(suite.rounds()),
+        });
         let builder = Builder::new("sleeper").fifo(HIGHER_PRIORITY).cpus(CpuSet::single(cpu));
         let task = builder.spawn({
             let bed = bed.clone();
             move || -> Result<(), Failure> {
-                for round in 0..suite.rounds() {
+                let mut round = 0;
+                while round < suite.rounds() {
                     bed.queue.wait_until(|| bed.word_ticks.load(Ordering::Acquire) != 0);
-                    let sample = awake(&bed.word_ticks);
-                    suite.tell(round, name, sample, 1)?;
+                    let mut told = Ok(());
+                    if let Some(sample) = awake(&bed.word_ticks) {
+                        told = suite.tell(round, name, sample, 1);
+                        round += 1;
+                    }
+                    let left = if told.is_ok() { suite.rounds() - round } else { 0 };
+                    bed.rounds_left.store(left, Ordering::Relaxed);
                     bed.word_ticks.store(0, Ordering::Release);
+                    told?;
                 }
                 Ok(())
             }
         })?;
         Ok(Self { bed, task })
+    }
+
+    /// Whether it has rounds left, between two of them.
+    pub fn has_rounds_left(&self) -> bool {
+        self.bed.rounds_left.load(Ordering::Relaxed) > 0
     }
 
     /// Waits until it sleeps. On the caller's own CPU it does.
@@ -107,18 +128,20 @@ impl Sleeper {
     /// Says this word, and wakes it.
     #[inline(always)]
     pub fn wake(&self, word_ticks: u64) {
-        self.say(word_ticks);
+        self.bed.word_ticks.store(word_ticks, Ordering::Release);
         self.bed.queue.wake_one();
     }
 
-    /// Says another word.
-    #[inline(always)]
-    pub fn say(&self, word_ticks: u64) {
-        self.bed.word_ticks.store(word_ticks, Ordering::Release);
+    /// Says another word instead of `before`, unless the round has ended.
+    pub fn correct(&self, before_ticks: u64, word_ticks: u64) {
+        let (success, failure) = (Ordering::Release, Ordering::Relaxed);
+        let word = &self.bed.word_ticks;
+        // That the round has ended is what `wait_for_end_of_round` sees as well.
+        let _ = word.compare_exchange(before_ticks, word_ticks, success, failure);
     }
 
-    /// Waits until it has told its sample. On the caller's own CPU it has.
-    pub fn wait_until_told(&self) {
+    /// Waits until it has told its sample, or has none.
+    pub fn wait_for_end_of_round(&self) {
         while self.bed.word_ticks.load(Ordering::Acquire) != 0 {
             cpu::pause();
         }
