@@ -125,7 +125,7 @@ impl Space {
     /// no other CPU has it.
     pub(super) fn unload_everywhere(&self) {
         let _here = PreemptOff::new();
-        // Whatever is kept of it is worth nothing.
+        // What is kept of it leads to memory that is about to be freed.
         self.generation.fetch_add(1, Ordering::SeqCst);
         if self.is_loaded_here() {
             unload(&IrqOff::new());

@@ -51,6 +51,8 @@ unsafe impl Sync for Chosen {}
 static CHOSEN: PerCpu<Chosen> = per_cpu!(Chosen(UnsafeCell::new(pcid::Pcids::new())));
 
 /// Loads a space whose mask has this CPU's bit, in place of another or the kernel's own tables.
+///
+/// `cold`, so that the way without PCIDs is the straight one.
 #[cold]
 #[inline(never)]
 pub(super) fn load(irq: &IrqOff, before: Option<&Space>, next: &Space) {
