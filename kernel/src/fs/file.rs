@@ -2,6 +2,7 @@
 //! duplicates of a descriptor share (the "open file description": flags and position).
 
 use alloc::sync::Arc;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general::{
@@ -143,13 +144,20 @@ impl File for Inode {
 
 /// An open file.
 pub struct OpenFile {
-    file: Arc<dyn File>,
+    _file: Arc<dyn File>,
+    /// Where that is: an `Arc` of something that is not known works it out anew each time.
+    file_at: NonNull<dyn File>,
     inode: Arc<Inode>,
     has_positions: bool,
     /// Access mode and status flags, as `F_GETFL` gives them.
     flags: AtomicU32,
     position: Mutex<u64>,
 }
+
+// SAFETY: `file_at` is what `file` keeps, which is of all threads.
+unsafe impl Send for OpenFile {}
+// SAFETY: as above.
+unsafe impl Sync for OpenFile {}
 
 impl OpenFile {
     /// Opens a file; `flags` are access mode and status flags.
@@ -160,13 +168,15 @@ impl OpenFile {
         limits::OPEN_FILES.take().map_err(|_| Errno::ENFILE)?;
         let has_positions = file.has_positions();
         let flags = AtomicU32::new(flags);
-        Ok(Arc::new(Self { file, inode, has_positions, flags, position: Mutex::new(0) }))
+        let file_at = NonNull::from(&*file);
+        Ok(Arc::new(Self { _file: file, file_at, inode, has_positions, flags, position: Mutex::new(0) }))
     }
 
     /// What does the work.
-    #[inline]
+    #[inline(always)]
     pub fn file(&self) -> &dyn File {
-        &*self.file
+        // SAFETY: `file` keeps it.
+        unsafe { self.file_at.as_ref() }
     }
 
     /// What was opened.
@@ -213,11 +223,11 @@ impl OpenFile {
         let result = if self.has_positions {
             let mut position = self.position.lock();
             transfer.at = *position;
-            let result = self.file.read(to, &mut transfer);
+            let result = self.file().read(to, &mut transfer);
             *position += to.done() as u64;
             result
         } else {
-            self.file.read(to, &mut transfer)
+            self.file().read(to, &mut transfer)
         };
         done_or(to.done(), result)
     }
@@ -236,13 +246,13 @@ impl OpenFile {
         let result = if self.has_positions {
             let mut position = self.position.lock();
             transfer.at = *position;
-            let result = self.file.write(from, &mut transfer);
+            let result = self.file().write(from, &mut transfer);
             if from.done() > 0 {
                 *position = transfer.at + from.done() as u64;
             }
             result
         } else {
-            self.file.write(from, &mut transfer)
+            self.file().write(from, &mut transfer)
         };
         done_or(from.done(), result)
     }
@@ -253,7 +263,7 @@ impl OpenFile {
     /// As [`Self::read`]; `ESPIPE` if the file has no positions, `EINVAL` if `at` is too large.
     pub fn read_at(&self, to: &mut IoTo<'_>, at: u64) -> Result<usize, Errno> {
         self.check_offset(at, self.is_readable())?;
-        let result = self.file.read(to, &mut Transfer { at, flags: self.flags() });
+        let result = self.file().read(to, &mut Transfer { at, flags: self.flags() });
         done_or(to.done(), result)
     }
 
@@ -264,7 +274,7 @@ impl OpenFile {
     /// As [`Self::write`]; `ESPIPE` if the file has no positions, `EINVAL` if `at` is too large.
     pub fn write_at(&self, from: &mut IoFrom<'_>, at: u64) -> Result<usize, Errno> {
         self.check_offset(at, self.is_writable())?;
-        let result = self.file.write(from, &mut Transfer { at, flags: self.flags() });
+        let result = self.file().write(from, &mut Transfer { at, flags: self.flags() });
         done_or(from.done(), result)
     }
 
@@ -388,10 +398,15 @@ impl Drop for OpenFile {
 }
 
 /// What a transfer returns: what was done, or why nothing was.
-#[inline]
+#[inline(always)]
 fn done_or(done: usize, result: Result<(), Errno>) -> Result<usize, Errno> {
     match result {
-        Err(why) if done == 0 => Err(why),
-        _ => Ok(done),
+        Ok(()) => Ok(done),
+        Err(why) => failed(done, why),
     }
+}
+
+#[cold]
+fn failed(done: usize, why: Errno) -> Result<usize, Errno> {
+    if done == 0 { Err(why) } else { Ok(done) }
 }

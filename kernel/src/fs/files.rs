@@ -5,9 +5,6 @@
 //! it: closing a file may wake others.
 
 use alloc::sync::Arc;
-use core::marker::PhantomData;
-use core::ops::Deref;
-use core::ptr::NonNull;
 
 use orrery_core::errno::Errno;
 use orrery_core::fs::fd_table::{FdTable, OnExec};
@@ -67,29 +64,27 @@ impl Files {
         self.0.lock().get(fd.cast_unsigned()).cloned().ok_or(Errno::EBADF)
     }
 
-    /// The file of a descriptor, for a while. Where nobody else has the table, the file takes no lock and no
+    /// Works with the file of a descriptor. Where nobody else has the table, the file takes no lock and no
     /// reference.
     ///
     /// # Safety
-    /// The table is the running thread's, which changes neither it nor which one that is while it has the file.
+    /// The table is the running thread's, and `work` changes neither it nor which one that is.
     ///
     /// # Errors
-    /// `EBADF`.
+    /// `EBADF`, and those of `work`.
     #[inline(always)]
-    pub unsafe fn borrow<'a>(self: &Arc<Self>, fd: i32) -> Result<Borrowed<'a>, Errno> {
+    pub unsafe fn with<R>(
+        self: &Arc<Self>,
+        fd: i32,
+        work: impl FnOnce(&OpenFile) -> Result<R, Errno>,
+    ) -> Result<R, Errno> {
         if Arc::strong_count(self) > 1 {
-            let held = self.get(fd)?;
-            return Ok(Borrowed {
-                file: NonNull::from(&*held),
-                _held: Some(held),
-                of: PhantomData,
-            });
+            return work(&*self.get(fd)?);
         }
-        // SAFETY: whoever changes the table has it as a thread's; the one thread that has it is running, and
-        // does not (caller). Others may come to read.
+        // SAFETY: whoever changes the table has it as a thread's; the one thread that has it is running, and does
+        // not (caller). Others may come to read.
         let table = unsafe { &*self.0.data_ptr() };
-        let file = &**table.get(fd.cast_unsigned()).ok_or(Errno::EBADF)?;
-        Ok(Borrowed { file: NonNull::from(file), _held: None, of: PhantomData })
+        work(table.get(fd.cast_unsigned()).ok_or(Errno::EBADF)?)
     }
 
     /// What `mmap` of a descriptor maps; `to_write` if shared and written.
@@ -211,24 +206,6 @@ impl Files {
     /// How many descriptors are open.
     pub fn count(&self) -> u32 {
         self.0.lock().len()
-    }
-}
-
-/// An open file that a thread works with: see [`Files::borrow`].
-pub struct Borrowed<'a> {
-    file: NonNull<OpenFile>,
-    /// What keeps it, where the table may not.
-    _held: Option<Arc<OpenFile>>,
-    of: PhantomData<&'a OpenFile>,
-}
-
-impl Deref for Borrowed<'_> {
-    type Target = OpenFile;
-
-    #[inline(always)]
-    fn deref(&self) -> &OpenFile {
-        // SAFETY: the reference keeps it, or the table, which does not change meanwhile (`borrow`).
-        unsafe { self.file.as_ref() }
     }
 }
 

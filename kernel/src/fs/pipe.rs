@@ -64,51 +64,79 @@ struct Buffer {
 
 impl Buffer {
     /// Copies into the pipe, as far as there is room. There is something to copy.
+    ///
+    /// Most transfers are within a page: that is straight code, and the loop is elsewhere.
     #[inline(always)]
     fn fill(&mut self, from: &mut IoFrom<'_>) -> Result<(), Errno> {
-        loop {
-            let room = self.ring.room();
-            if room.len == 0 {
-                break;
-            }
-            let page = match &mut self.pages[room.page] {
-                Some(page) => page,
-                empty => empty.insert(PipePage::new()?),
-            };
-            let before = from.done();
-            let result = from.take(&mut page.0.bytes_mut()[room.offset..room.offset + room.len]);
-            self.ring.filled(from.done() - before);
-            result?;
-            if from.left() == 0 {
-                break;
-            }
+        self.fill_page(from)?;
+        if from.left() == 0 { Ok(()) } else { self.fill_rest(from) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fill_rest(&mut self, from: &mut IoFrom<'_>) -> Result<(), Errno> {
+        while from.left() > 0 && self.ring.room().len > 0 {
+            self.fill_page(from)?;
         }
         Ok(())
     }
 
-    /// Copies out of these pages, as far as there is something; `ring` is then without it. There is room to copy
-    /// to.
+    #[inline(always)]
+    fn fill_page(&mut self, from: &mut IoFrom<'_>) -> Result<(), Errno> {
+        let room = self.ring.room();
+        let page = match &self.pages[room.page] {
+            Some(page) => page,
+            None => self.add_page(room.page)?,
+        };
+        let before = from.done();
+        let result = from.take(&mut page.0.bytes_mut()[room.offset..room.offset + room.len]);
+        self.ring.filled(from.done() - before);
+        result.map(|_| ())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add_page(&mut self, at: usize) -> Result<&PipePage, Errno> {
+        Ok(self.pages[at].insert(PipePage::new()?))
+    }
+
+    /// Copies out of these pages, as far as there is something; `ring` is then without it. There is something,
+    /// and room to copy to.
     #[inline(always)]
     fn copy_out(
         pages: &[Option<PipePage>; PAGES],
         ring: &mut Ring<PAGES>,
         to: &mut IoTo<'_>,
     ) -> Result<(), Errno> {
-        loop {
-            let data = ring.data();
-            let Some(page) = &pages[data.page] else { break };
-            if data.len == 0 {
-                break;
-            }
-            let before = to.done();
-            let result = to.put(&page.0.bytes()[data.offset..data.offset + data.len]);
-            ring.drained(to.done() - before);
-            result?;
-            if to.left() == 0 {
-                break;
-            }
+        Self::copy_page(pages, ring, to)?;
+        if to.left() == 0 { Ok(()) } else { Self::copy_rest(pages, ring, to) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn copy_rest(
+        pages: &[Option<PipePage>; PAGES],
+        ring: &mut Ring<PAGES>,
+        to: &mut IoTo<'_>,
+    ) -> Result<(), Errno> {
+        while to.left() > 0 && ring.len() > 0 {
+            Self::copy_page(pages, ring, to)?;
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn copy_page(
+        pages: &[Option<PipePage>; PAGES],
+        ring: &mut Ring<PAGES>,
+        to: &mut IoTo<'_>,
+    ) -> Result<(), Errno> {
+        let data = ring.data();
+        let page = pages[data.page].as_ref().expect("a page with bytes is there");
+        let before = to.done();
+        let result = to.put(&page.0.bytes()[data.offset..data.offset + data.len]);
+        ring.drained(to.done() - before);
+        result.map(|_| ())
     }
 
     /// Moves out of the pipe, as far as there is something.

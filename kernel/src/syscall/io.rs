@@ -11,7 +11,6 @@ use super::descriptor::usable_file;
 use super::{Args, Errno, SysResult};
 use crate::arch::user::WINDOW_END;
 use crate::fs::OpenFile;
-use crate::fs::files::Borrowed;
 use crate::fs::inode::Node;
 use crate::fs::io::{IoFrom, IoTo, Segment};
 use crate::mm::user;
@@ -60,24 +59,34 @@ fn written(result: Result<usize, Errno>) -> SysResult {
     }
 }
 
-/// The file of a descriptor, to transfer bytes from or to it.
+/// Transfers bytes from or to the file of a descriptor.
 #[inline(always)]
-fn file_of<'a>(fd: u64) -> Result<Borrowed<'a>, Errno> {
+fn on_file<R>(fd: u64, transfer: impl FnOnce(&OpenFile) -> Result<R, Errno>) -> Result<R, Errno> {
     // SAFETY: the running thread's, which transfers and replaces nothing meanwhile. Nor does a transfer change
     // descriptors; that is true of all in this module that come here.
-    unsafe { current().files_unlocked().borrow(fd as i32) }
+    unsafe { current().files_unlocked().with(fd as i32, transfer) }
 }
 
 /// read(2).
 pub fn read(args: &Args) -> SysResult {
-    let file = file_of(args[0])?;
+    on_file(args[0], |file| read_from(file, args))
+}
+
+/// A function, so that it can be said to be inlined into both branches of [`on_file`].
+#[inline(always)]
+fn read_from(file: &OpenFile, args: &Args) -> SysResult {
     let mut to = IoTo::program(args[1], transfer_len(args[1], args[2])?);
     Ok(file.read(&mut to)? as u64)
 }
 
 /// write(2).
 pub fn write(args: &Args) -> SysResult {
-    let file = file_of(args[0])?;
+    on_file(args[0], |file| write_to(file, args))
+}
+
+/// As [`read_from`].
+#[inline(always)]
+fn write_to(file: &OpenFile, args: &Args) -> SysResult {
     let mut from = IoFrom::program(args[1], transfer_len(args[1], args[2])?);
     written(file.write(&mut from))
 }
@@ -135,17 +144,19 @@ fn with_segments<R>(
 
 /// readv(2).
 pub fn readv(args: &Args) -> SysResult {
-    let file = file_of(args[0])?;
-    with_segments(args[1], args[2], |segments| {
-        Ok(file.read(&mut IoTo::program_segments(segments))? as u64)
+    on_file(args[0], |file| {
+        with_segments(args[1], args[2], |segments| {
+            Ok(file.read(&mut IoTo::program_segments(segments))? as u64)
+        })
     })
 }
 
 /// writev(2).
 pub fn writev(args: &Args) -> SysResult {
-    let file = file_of(args[0])?;
-    with_segments(args[1], args[2], |segments| {
-        written(file.write(&mut IoFrom::program_segments(segments)))
+    on_file(args[0], |file| {
+        with_segments(args[1], args[2], |segments| {
+            written(file.write(&mut IoFrom::program_segments(segments)))
+        })
     })
 }
 
@@ -191,7 +202,7 @@ fn write_vector_at(args: &Args, at: u64) -> SysResult {
 
 /// lseek(2).
 pub fn lseek(args: &Args) -> SysResult {
-    file_of(args[0])?.seek(args[1].cast_signed(), args[2] as u32)
+    on_file(args[0], |file| file.seek(args[1].cast_signed(), args[2] as u32))
 }
 
 /// sendfile(2).
