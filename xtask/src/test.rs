@@ -129,7 +129,7 @@ fn run_step(project: &Project, step: Step, names: Option<&str>, tally: &mut Tall
         }
         Step::Host => {
             let mut cargo = project.cargo(["test", "--no-fail-fast"]);
-            for package in ["orrery-core", "trace-tools", "machine", "xtask"] {
+            for package in ["orrery-core", "trace-tools", "machine", "latency", "xtask"] {
                 cargo.args(["--package", package]);
             }
             tests(step, &mut cargo, names, tally)
@@ -157,7 +157,8 @@ fn run_step(project: &Project, step: Step, names: Option<&str>, tally: &mut Tall
     }
 }
 
-/// The tests that boot the image; they are told where it is, and where the guest programs are.
+/// The tests that boot the image; they are told where it is, where the guest programs are, and where
+/// this program.
 fn guest(project: &Project, step: Step, names: Option<&str>, tally: &mut Tally) -> Result<()> {
     let images = build::image(project, Profile::Image, None)
         .and_then(|image| Ok((image, build::image(project, Profile::Checked, None)?)))
@@ -173,6 +174,7 @@ fn guest(project: &Project, step: Step, names: Option<&str>, tally: &mut Tally) 
     let mut cargo = project.cargo(["test", "--no-fail-fast", "--package", "orrery-tests"]);
     cargo.env("ORRERY_IMAGE", image).env("ORRERY_IMAGE_CHECKED", checked);
     cargo.env("ORRERY_PROGRAMS", programs);
+    cargo.env("ORRERY_XTASK", std::env::current_exe().context("where am I?")?);
     tests(step, &mut cargo, names, tally)
 }
 

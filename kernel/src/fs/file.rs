@@ -169,7 +169,14 @@ impl OpenFile {
         let has_positions = file.has_positions();
         let flags = AtomicU32::new(flags);
         let file_at = NonNull::from(&*file);
-        Ok(Arc::new(Self { _file: file, file_at, inode, has_positions, flags, position: Mutex::new(0) }))
+        Ok(Arc::new(Self {
+            _file: file,
+            file_at,
+            inode,
+            has_positions,
+            flags,
+            position: Mutex::new(0),
+        }))
     }
 
     /// What does the work.
