@@ -132,7 +132,7 @@ unsafe extern "C" {
 /// Whether these bytes are in the window.
 #[inline(always)]
 fn is_in_window(start: u64, len_bytes: usize) -> bool {
-    start.checked_add(len_bytes as u64).is_some_and(|end| end <= WINDOW_END)
+    WINDOW_END.checked_sub(len_bytes as u64).is_some_and(|last| start <= last)
 }
 
 /// Whether the kernel was interrupted in an access to a program's memory.

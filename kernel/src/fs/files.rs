@@ -64,27 +64,20 @@ impl Files {
         self.0.lock().get(fd.cast_unsigned()).cloned().ok_or(Errno::EBADF)
     }
 
-    /// Works with the file of a descriptor. Where nobody else has the table, the file takes no lock and no
-    /// reference.
+    /// The file of a descriptor where nobody else has the table: then it takes no lock and no reference. None where
+    /// somebody has, or the descriptor is not open: [`Self::get`] knows.
     ///
     /// # Safety
-    /// The table is the running thread's, and `work` changes neither it nor which one that is.
-    ///
-    /// # Errors
-    /// `EBADF`, and those of `work`.
+    /// The table is the running thread's, which changes neither it nor which one that is while it has the file.
     #[inline(always)]
-    pub unsafe fn with<R>(
-        self: &Arc<Self>,
-        fd: i32,
-        work: impl FnOnce(&OpenFile) -> Result<R, Errno>,
-    ) -> Result<R, Errno> {
+    pub unsafe fn get_unshared<'a>(self: &Arc<Self>, fd: i32) -> Option<&'a OpenFile> {
         if Arc::strong_count(self) > 1 {
-            return work(&*self.get(fd)?);
+            return None;
         }
         // SAFETY: whoever changes the table has it as a thread's; the one thread that has it is running, and does
         // not (caller). Others may come to read.
         let table = unsafe { &*self.0.data_ptr() };
-        work(table.get(fd.cast_unsigned()).ok_or(Errno::EBADF)?)
+        Some(&**table.get(fd.cast_unsigned())?)
     }
 
     /// What `mmap` of a descriptor maps; `to_write` if shared and written.

@@ -59,20 +59,41 @@ fn written(result: Result<usize, Errno>) -> SysResult {
     }
 }
 
-/// Transfers bytes from or to the file of a descriptor.
+/// The file of a descriptor where that is quick: `Files::get_unshared`.
 #[inline(always)]
-fn on_file<R>(fd: u64, transfer: impl FnOnce(&OpenFile) -> Result<R, Errno>) -> Result<R, Errno> {
+fn quick_file<'a>(fd: u64) -> Option<&'a OpenFile> {
     // SAFETY: the running thread's, which transfers and replaces nothing meanwhile. Nor does a transfer change
     // descriptors; that is true of all in this module that come here.
-    unsafe { current().files_unlocked().with(fd as i32, transfer) }
+    unsafe { current().files_unlocked().get_unshared(fd as i32) }
+}
+
+/// The file of a descriptor, with a reference.
+fn shared_file(fd: u64) -> Result<Arc<OpenFile>, Errno> {
+    // SAFETY: the running thread's, used for no longer than this.
+    unsafe { current().files_unlocked().get(fd as i32) }
+}
+
+/// Transfers bytes from or to the file of a descriptor.
+fn on_file<R>(fd: u64, transfer: impl FnOnce(&OpenFile) -> Result<R, Errno>) -> Result<R, Errno> {
+    match quick_file(fd) {
+        Some(file) => transfer(file),
+        None => transfer(&*shared_file(fd)?),
+    }
 }
 
 /// read(2).
 pub fn read(args: &Args) -> SysResult {
-    on_file(args[0], |file| read_from(file, args))
+    match quick_file(args[0]) {
+        Some(file) => read_from(file, args),
+        None => read_shared(args),
+    }
 }
 
-/// A function, so that it can be said to be inlined into both branches of [`on_file`].
+#[inline(never)]
+fn read_shared(args: &Args) -> SysResult {
+    read_from(&*shared_file(args[0])?, args)
+}
+
 #[inline(always)]
 fn read_from(file: &OpenFile, args: &Args) -> SysResult {
     let mut to = IoTo::program(args[1], transfer_len(args[1], args[2])?);
@@ -81,10 +102,17 @@ fn read_from(file: &OpenFile, args: &Args) -> SysResult {
 
 /// write(2).
 pub fn write(args: &Args) -> SysResult {
-    on_file(args[0], |file| write_to(file, args))
+    match quick_file(args[0]) {
+        Some(file) => write_to(file, args),
+        None => write_shared(args),
+    }
 }
 
-/// As [`read_from`].
+#[inline(never)]
+fn write_shared(args: &Args) -> SysResult {
+    write_to(&*shared_file(args[0])?, args)
+}
+
 #[inline(always)]
 fn write_to(file: &OpenFile, args: &Args) -> SysResult {
     let mut from = IoFrom::program(args[1], transfer_len(args[1], args[2])?);
