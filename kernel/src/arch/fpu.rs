@@ -222,8 +222,7 @@ impl State {
     /// Makes the CPU's registers this state's, to be used.
     fn load_registers(&self, cpu: &Cpu) {
         open(cpu);
-        let here = percpu::cpu_id();
-        if ptr::eq(cpu.owner.get(), self) && self.cpu.get() == here {
+        if self.is_loaded(cpu) {
             return;
         }
         if !self.is_used.replace(true) {
@@ -233,7 +232,12 @@ impl State {
         // SAFETY: TS is clear; the area is valid.
         unsafe { restore(self.area.as_ptr()) };
         cpu.owner.set(self);
-        self.cpu.set(here);
+        self.cpu.set(percpu::cpu_id());
+    }
+
+    /// Whether this CPU has this state's registers.
+    fn is_loaded(&self, cpu: &Cpu) -> bool {
+        ptr::eq(cpu.owner.get(), self) && self.cpu.get() == percpu::cpu_id()
     }
 
     /// Brings the area up to date with the registers of the running program, whose state this is, and
@@ -262,19 +266,28 @@ impl State {
     /// Makes this state, whose program has not run yet, a copy of `parent`, that of the running program.
     pub fn copy_from(&self, parent: &Self) {
         let _irq = IrqOff::new();
-        if CPUS.this().is_open.get() {
-            // SAFETY: TS is clear, and the registers are those of the running program; this state's area is
-            // nobody else's, and its program does not run.
+        let cpu = CPUS.this();
+        if parent.is_loaded(cpu) {
+            let was_open = cpu.is_open.get();
+            if !was_open {
+                open(cpu);
+            }
+            // SAFETY: TS is clear, and the registers are the parent's; this state's area is nobody else's, and its
+            // program does not run.
             unsafe {
                 clear_reserved(&mut *self.area.as_ptr());
                 save(self.area.as_ptr());
             }
-            self.is_used.set(true);
+            if !was_open {
+                close(cpu);
+            }
         } else if parent.is_used.get() {
             // SAFETY: as above; nobody changes the parent's area, whose program is in the kernel.
             unsafe { self.area.copy_from_nonoverlapping(parent.area, 1) };
-            self.is_used.set(true);
+        } else {
+            return;
         }
+        self.is_used.set(true);
     }
 
     /// Gives the running program, whose state this is, the registers that `change` writes into the

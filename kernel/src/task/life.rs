@@ -1,9 +1,9 @@
 //! Exiting, joining, stopping, reaping.
 //!
 //! A task that has exited is a zombie until it is buried: by [`JoinHandle::join`], which takes its exit code, or,
-//! where nobody will join it, by whoever makes the next task. The work queue looks for such tasks as well, but
-//! only every few milliseconds: to be woken for each would cost more than all else in a thread's end. Two
-//! bits in the task decide who buries it: the one that sets the second of them.
+//! where nobody will join it, by whoever makes the next task or is the next to exit. The work queue looks for such
+//! tasks as well, but only every few milliseconds: to be woken for each would cost more than all else in a
+//! thread's end. Two bits in the task decide who buries it: the one that sets the second of them.
 
 use alloc::sync::Arc;
 use core::mem::ManuallyDrop;
@@ -36,6 +36,8 @@ pub fn exit(code: i32) -> ! {
 /// that those whom `last` wakes find it gone.
 pub fn exit_after(code: i32, last: impl FnOnce()) -> ! {
     let task = current();
+    // Where memory is short, many die while none can be made.
+    reap();
     registry::orphan(task);
     task.exit_code.store(code, Ordering::Relaxed);
     events::task_exit(task.pid(), code);

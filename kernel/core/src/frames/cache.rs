@@ -57,18 +57,20 @@ impl<'a> FrameCache<'a> {
         &mut self,
         lock: impl FnOnce() -> Option<L>,
     ) -> Option<Pfn> {
-        let pfn = match self.frames.pop() {
-            Some(pfn) => pfn,
-            None => {
-                if self.block.is_empty() {
-                    self.block = self.fetch(&mut *lock()?)?;
-                }
-                Pfn(self.block.next()?)
-            }
-        };
+        let mut taken = self.take();
+        if taken.is_none() {
+            self.refill(&mut *lock()?);
+            taken = self.take();
+        }
+        let pfn = taken?;
         *self.len.get_mut() -= 1;
         self.table.entry(pfn).ok()?.become_used(0);
         Some(pfn)
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> Option<Pfn> {
+        self.frames.pop().or_else(|| self.block.next().map(Pfn))
     }
 
     /// Takes a single frame back, from whoever dropped its last reference or holds the only one.
@@ -120,14 +122,23 @@ impl<'a> FrameCache<'a> {
         }
     }
 
-    /// The frames of one block, the largest there is up to half a magazine.
+    /// Fills half of an empty cache: with one block if there is one that large, else with frames as they come,
+    /// single ones first. Smaller blocks are left to those who need them.
     #[cold]
     #[inline(never)]
-    fn fetch(&mut self, frames: &mut Frames<'a>) -> Option<Range<u64>> {
-        let mut orders = (0..=BATCH.trailing_zeros() as u8).rev();
-        let (block, order) = orders.find_map(|order| Some((frames.alloc(order)?, order)))?;
-        self.table.entry(block).ok()?.become_nothing();
-        *self.len.get_mut() += 1 << order;
-        Some(block.0..block.0 + (1 << order))
+    fn refill(&mut self, frames: &mut Frames<'a>) {
+        if let Some(block) = frames.alloc(BATCH.trailing_zeros() as u8) {
+            self.table.at_pfn(block).become_nothing();
+            self.block = block.0..block.0 + BATCH as u64;
+            *self.len.get_mut() += BATCH;
+            return;
+        }
+        while self.frames.len() < BATCH
+            && let Some(pfn) = frames.alloc(0)
+        {
+            self.table.at_pfn(pfn).become_nothing();
+            self.frames.push(pfn);
+            *self.len.get_mut() += 1;
+        }
     }
 }

@@ -166,7 +166,7 @@ impl FrameMeta {
             .is_ok()
     }
 
-    /// Makes the first frame of a block that was handed out as good as the block's others.
+    /// Makes the first frame of a block that was handed out one that begins none, as the block's others.
     pub(super) fn become_nothing(&self) {
         self.references.store(0, Ordering::Relaxed);
         self.become_inner();
@@ -334,6 +334,11 @@ impl<'a> FrameTable<'a> {
 
     pub(super) fn pfn(&self, index: u32) -> Pfn {
         Pfn(self.base + u64::from(index))
+    }
+
+    /// The entry of a frame that the allocator has handed out.
+    pub(super) fn at_pfn(&self, pfn: Pfn) -> &'a FrameMeta {
+        &self.meta[(pfn.0 - self.base) as usize]
     }
 
     pub(super) fn at(&self, index: u32) -> &'a FrameMeta {

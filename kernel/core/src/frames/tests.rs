@@ -136,6 +136,23 @@ fn a_cache_takes_the_lock_once_per_batch_and_loses_nothing() {
     assert_eq!(frames.borrow().free_frames(), 1024);
 }
 
+/// The heap asks for small blocks where there are no large ones.
+#[test]
+fn a_cache_leaves_small_blocks_to_those_who_need_them() {
+    let mut meta = table(256);
+    let mut frames = Frames::new(&mut meta, Pfn(0));
+    // Every other frame, and one pair.
+    for at in (0..128).step_by(2) {
+        frames.add_free_range(Pfn(at), Pfn(at + 1)).unwrap();
+    }
+    frames.add_free_range(Pfn(200), Pfn(202)).unwrap();
+    let mut cache = FrameCache::new(frames.table());
+    for _ in 0..64 {
+        assert!(cache.alloc(|| Some(&mut frames)).is_some());
+    }
+    assert_eq!(frames.alloc(1), Some(Pfn(200)));
+}
+
 #[test]
 fn an_exhausted_cache_says_none_and_recovers() {
     let mut meta = table(3);
