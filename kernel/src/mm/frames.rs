@@ -39,6 +39,17 @@ fn lock() -> Locked {
     Locked(FRAMES.lock_irq())
 }
 
+/// Frames on the free lists when the lock was last held.
+static FREE: AtomicU64 = AtomicU64::new(0);
+/// How many of them are kept from programs.
+static RESERVE: AtomicU64 = AtomicU64::new(0);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        FREE.store(self.free_frames(), Ordering::Relaxed);
+    }
+}
+
 const NOT_YET: &str = "frames are handed out after mm::init";
 
 impl Deref for Locked {
@@ -108,6 +119,8 @@ pub(super) unsafe fn init(boot: &BootInfo, early: &EarlyFrames, metadata: Metada
         }
     }
     let table = frames.table();
+    FREE.store(frames.free_frames(), Ordering::Relaxed);
+    RESERVE.store(frames.total_frames() / RESERVE_PART, Ordering::Relaxed);
     *FRAMES.lock_irq() = Some(frames);
     for cpu in 0..MAX_CPUS as u32 {
         // SAFETY: no other CPU runs yet.
@@ -142,8 +155,12 @@ pub fn alloc_for_program() -> Option<Pfn> {
 
 #[cold]
 fn lock_unless_scarce() -> Option<Locked> {
-    let frames = lock();
-    (frames.free_frames() > frames.total_frames() / RESERVE_PART).then_some(frames)
+    if is_scarce() { None } else { Some(lock()) }
+}
+
+/// Whether programs get no more memory.
+pub fn is_scarce() -> bool {
+    FREE.load(Ordering::Relaxed) <= RESERVE.load(Ordering::Relaxed)
 }
 
 /// As [`alloc_for_program`], zeroed.

@@ -199,8 +199,9 @@ unsafe fn give_back(shelf: &mut Shelf, class: usize) {
 
 /// Order of the blocks that the heap asks for where it needs no larger one: 256 KiB.
 const USUAL_ORDER: u8 = 6;
-/// What `talc` needs of a block besides the allocation: its own tables, the first time.
-const OVERHEAD_BYTES: usize = 4096;
+/// What `talc` needs of the first block besides the allocation, for its own tables, and of others.
+const TABLES_BYTES: usize = 4096;
+const OVERHEAD_BYTES: usize = 64;
 
 static CLAIMED_FRAMES: AtomicU64 = AtomicU64::new(0);
 
@@ -210,10 +211,12 @@ struct FromFrames;
 // SAFETY: the frame allocator uses no heap.
 unsafe impl Source for FromFrames {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
+        let is_first = CLAIMED_FRAMES.load(Ordering::Relaxed) == 0;
+        let overhead_bytes = if is_first { TABLES_BYTES } else { OVERHEAD_BYTES };
         let wanted_bytes = layout
             .size()
             .checked_add(layout.align())
-            .and_then(|bytes| bytes.checked_add(OVERHEAD_BYTES))
+            .and_then(|bytes| bytes.checked_add(overhead_bytes))
             .ok_or(())?;
         let wanted_frames = (wanted_bytes as u64).div_ceil(FRAME_BYTES);
         let least = wanted_frames.next_power_of_two().trailing_zeros() as u8;

@@ -19,6 +19,7 @@ use crate::arch::exception::Frame;
 use crate::arch::irq;
 use crate::arch::user::{self, WINDOW_END};
 use crate::fs::{Files, FsContext};
+use crate::mm::frames;
 use crate::mm::space::Space;
 use crate::sched::task::{ProgramPart, TaskName, TaskSpec};
 use crate::sched::{self, Task, wake};
@@ -130,6 +131,10 @@ impl From<SpawnError> for Errno {
 /// `ENOMEM`; `EFAULT`, `EMFILE` where no pidfd can be given.
 pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
     request.check()?;
+    // A task takes of the kernel's own memory, for its stack and all that is known of it.
+    if frames::is_scarce() {
+        return Err(Errno::ENOMEM);
+    }
     let parent = current();
     if !request.has(THREAD) {
         if must_restart(parent) {
