@@ -22,16 +22,19 @@ const fn at_most(metric: &'static str, instructions: u64) -> Limit {
 const FORK_CALLS: [&str; 4] =
     ["fork-call/64KiB", "fork-call/1024KiB", "fork-call/65536KiB", "fork-call/1048576KiB"];
 
-const LIMITS: [Limit; 9] = [
+const LIMITS: [Limit; 12] = [
     at_most("null-call", 95),
-    at_most(FORK_CALLS[0], 5_000),
-    at_most(FORK_CALLS[1], 5_000),
-    at_most(FORK_CALLS[2], 5_000),
-    at_most(FORK_CALLS[3], 5_000),
-    at_most("fork-exit-wait/64KiB", 20_000),
-    at_most("first-write-in-table", 7_000),
-    at_most("cow-copy", 1_150),
-    at_most("demand-zero", 940),
+    at_most(FORK_CALLS[0], 4_300),
+    at_most(FORK_CALLS[1], 4_300),
+    at_most(FORK_CALLS[2], 4_300),
+    at_most(FORK_CALLS[3], 4_300),
+    at_most("fork-exit-wait/64KiB", 13_000),
+    at_most("first-write-of-all", 8_500),
+    at_most("first-write-in-table", 6_600),
+    at_most("first-write-in-table-max", 7_000),
+    at_most("cow-copy", 985),
+    at_most("cow-reuse", 312),
+    at_most("demand-zero", 884),
 ];
 
 fn figures(outcome: &Outcome) -> BTreeMap<String, u64> {
