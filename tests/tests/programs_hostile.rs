@@ -119,7 +119,7 @@ fn torture_with_few_and_many_cpus() {
 /// CPUs that kept what they had cached of spaces they have left would use nothing that is stale.
 #[test]
 fn torture_with_modelled_pcids() {
-    let storms = ["threads-fork", "copy-storm", "shared-storm", "map-storm", "thread-storm"];
+    let storms = ["threads-fork", "copy-storm", "shared-storm"];
     ends_well(guest().word("pcid=model"), "torture", &storms);
 }
 
