@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use super::figures::System;
 
-const SIZE: (u32, u32) = (880, 560);
-const HEAD_HEIGHT: u32 = 74;
-const FOOT_HEIGHT: u32 = 44;
+const SIZE: (u32, u32) = (880, 590);
+const HEAD_HEIGHT: u32 = 88;
+const FOOT_HEIGHT: u32 = 56;
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(33, 37, 41);
 const GREY: RGBColor = RGBColor(108, 117, 125);
@@ -168,8 +168,8 @@ fn drawn(plot: &Plot, root: &Area<'_>) -> Result<(), Box<dyn std::error::Error>>
     };
     text(&head, plot.title, (24, 16), 27, INK)?;
     text(&head, &plot.subtitle, (24, 50), 16, GREY)?;
-    text(&foot, &plot.foot[0], (24, 4), 14, GREY)?;
-    text(&foot, &plot.foot[1], (24, 22), 14, GREY)?;
+    text(&foot, &plot.foot[0], (24, 14), 14, GREY)?;
+    text(&foot, &plot.foot[1], (24, 32), 14, GREY)?;
     curves(plot, &body)
 }
 

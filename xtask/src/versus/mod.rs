@@ -196,23 +196,10 @@ fn measure(
         Mode::Mttcg => options.boots,
     };
     let all: u32 = plans.iter().map(rounds).sum();
-    let mut records = Vec::new();
-    for round in 0..plans.iter().map(rounds).max().unwrap_or(0) {
-        for plan in plans.iter().filter(|plan| round < rounds(plan)) {
-            let begun = Instant::now();
-            let (number, groups) = (records.len() + 1, plan.groups.join(","));
-            eprint!(
-                "[{number}/{all}] {}, {} CPUs, {}: {groups} …",
-                plan.name, plan.cpus, plan.system
-            );
-            records.push(bench.boot(plan, round as usize + 1)?);
-            eprintln!(" {:.0} s", begun.elapsed().as_secs_f64());
-        }
-    }
     let mut lines: Vec<_> =
         plans.iter().map(|plan| (plan.name, bench.shown_line(plan.boot))).collect();
     lines.dedup();
-    let measured = Measured {
+    let mut measured = Measured {
         date: time::OffsetDateTime::now_utc().date().to_string(),
         command: command(options),
         linux: version,
@@ -220,9 +207,22 @@ fn measure(
         qemu: boots::qemu_version(),
         lines: lines.into_iter().map(|(name, line)| format!("{name}: {line}")).collect(),
         host_cpus: std::thread::available_parallelism().map_or(1, usize::from),
-        records,
+        records: Vec::new(),
     };
-    measured.save(&out)?;
+    for round in 0..plans.iter().map(rounds).max().unwrap_or(0) {
+        for plan in plans.iter().filter(|plan| round < rounds(plan)) {
+            let begun = Instant::now();
+            let (number, groups) = (measured.records.len() + 1, plan.groups.join(","));
+            eprint!(
+                "[{number}/{all}] {}, smp {}, {}: {groups} …",
+                plan.name, plan.cpus, plan.system
+            );
+            measured.records.push(bench.boot(plan, round as usize + 1)?);
+            eprintln!(" {:.0} s", begun.elapsed().as_secs_f64());
+            // After each, so that little is lost where a later one fails.
+            measured.save(&out)?;
+        }
+    }
     eprintln!("figures: {}", out.display());
     if let Some(warning) = busy_warning(&measured) {
         eprintln!("warning: {warning}");
