@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use super::figures::System;
 
-const SIZE: (u32, u32) = (880, 590);
-const HEAD_HEIGHT: u32 = 88;
+const SIZE: (u32, u32) = (880, 604);
+const HEAD_HEIGHT: u32 = 106;
 const FOOT_HEIGHT: u32 = 56;
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(33, 37, 41);
@@ -170,7 +170,50 @@ fn drawn(plot: &Plot, root: &Area<'_>) -> Result<(), Box<dyn std::error::Error>>
     text(&head, &plot.subtitle, (24, 50), 16, GREY)?;
     text(&foot, &plot.foot[0], (24, 14), 14, GREY)?;
     text(&foot, &plot.foot[1], (24, 32), 14, GREY)?;
+    legend(plot, &head)?;
     curves(plot, &body)
+}
+
+/// The curves' names in a row above the plot, where no curve can be in the way.
+fn legend(plot: &Plot, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    /// About what a character takes; an SVG's reader has fonts of its own.
+    const CHARACTER_WIDTH: i32 = 8;
+    const LINE_LEN: i32 = 26;
+    let (mut x, y) = (88, 86);
+    for curve in &plot.curves {
+        let line = line(curve).stroke_width(3);
+        let dashes = if curve.is_second { 2 } else { 1 };
+        let len = if curve.is_second { 10 } else { LINE_LEN };
+        for from in (0..dashes).map(|at| x + at * (LINE_LEN - len)) {
+            area.draw(&PathElement::new([(from, y), (from + len, y)], line))?;
+        }
+        let style = (FONT, 16).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw(&Text::new(curve.name.clone(), (x + LINE_LEN + 8, y), style))?;
+        x += LINE_LEN + 8 + curve.name.len() as i32 * CHARACTER_WIDTH + 24;
+    }
+    Ok(())
+}
+
+/// A kernel's colour.
+fn colour(system: System) -> RGBColor {
+    match system {
+        System::Linux => RGBColor(201, 87, 34),
+        System::Orrery => RGBColor(21, 101, 170),
+    }
+}
+
+/// A curve's colour.
+fn line(curve: &Curve) -> RGBAColor {
+    colour(curve.system).mix(if curve.is_second { 0.55 } else { 1.0 })
+}
+
+/// Whether the end of a curve has another's so near above it that its figure goes below.
+fn is_crowded(curve: &Curve, curves: &[Curve], ordinate: &Ruler) -> bool {
+    let end = |curve: &Curve| curve.points.last().map(|point| ordinate.scale.place(point.y));
+    let near = (ordinate.ends.end - ordinate.ends.start) * 0.09;
+    let own = end(curve);
+    let above = curves.iter().filter_map(end).filter(|&other| own.is_some_and(|own| other > own));
+    above.into_iter().any(|other| own.is_some_and(|own| other - own < near))
 }
 
 fn curves(plot: &Plot, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
@@ -184,12 +227,13 @@ fn curves(plot: &Plot, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>
     let most = all().map(|it| it.most).fold(0.0, f64::max);
     // Room for the figures at the curves' ends.
     let up = decades(least * 0.8, most * 1.3);
+    let ordinate = Ruler::new(y, up, 0.0);
     let mut chart = ChartBuilder::on(area)
         .margin_left(16)
         .margin_right(36)
         .x_label_area_size(54)
         .y_label_area_size(72)
-        .build_cartesian_2d(Ruler::new(x, across, 0.04), Ruler::new(y, up, 0.0))?;
+        .build_cartesian_2d(Ruler::new(x, across, 0.04), ordinate.clone())?;
     let label = (FONT, 16).into_font().color(&INK);
     chart
         .configure_mesh()
@@ -198,50 +242,37 @@ fn curves(plot: &Plot, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>
         .bold_line_style(GRID)
         .axis_style(GREY)
         .label_style(label.clone())
-        .axis_desc_style(label.clone())
+        .axis_desc_style(label)
         .x_desc(x.label)
         .y_desc(y.label)
         .x_label_formatter(&|&value| (x.show)(value))
         .y_label_formatter(&|&value| (y.show)(value))
         .draw()?;
     for curve in &plot.curves {
-        let colour = match curve.system {
-            System::Linux => RGBColor(201, 87, 34),
-            System::Orrery => RGBColor(21, 101, 170),
-        };
-        let at = |point: &Point| (point.x, point.y);
-        let line = colour.mix(if curve.is_second { 0.55 } else { 1.0 });
-        let places = curve.points.iter().map(at);
-        let series = if curve.is_second {
-            chart.draw_series(DashedLineSeries::new(places.clone(), 6, 5, line.stroke_width(2)))?
+        let line = line(curve);
+        let places = curve.points.iter().map(|point| (point.x, point.y));
+        if curve.is_second {
+            chart.draw_series(DashedLineSeries::new(places.clone(), 6, 5, line.stroke_width(2)))?;
         } else {
-            chart.draw_series(LineSeries::new(places.clone(), line.stroke_width(3)))?
-        };
-        series.label(curve.name.as_str()).legend(move |(x, y)| {
-            let end = if curve.is_second { 10 } else { 26 };
-            PathElement::new([(x, y), (x + end, y)], line.stroke_width(3))
-        });
-        chart.draw_series(curve.points.iter().filter(|point| point.least < point.most).map(
-            |point| {
-                let bar = [point.least, point.most].map(|value| (point.x, value));
-                PathElement::new(bar, line.stroke_width(1))
-            },
-        ))?;
+            chart.draw_series(LineSeries::new(places.clone(), line.stroke_width(3)))?;
+        }
+        let reach = curve.points.iter().filter(|point| point.least < point.most);
+        chart.draw_series(reach.map(|point| {
+            let bar = [point.least, point.most].map(|value| (point.x, value));
+            PathElement::new(bar, line.stroke_width(1))
+        }))?;
         chart.draw_series(places.map(|place| Circle::new(place, 4, line.filled())))?;
-        let style = (FONT, 15).into_font().color(&colour).pos(Pos::new(HPos::Right, VPos::Bottom));
+        let (side, offset) = match is_crowded(curve, &plot.curves, &ordinate) {
+            true => (VPos::Top, 8),
+            false => (VPos::Bottom, -8),
+        };
+        let style = (FONT, 15).into_font().color(&colour(curve.system));
+        let style = style.pos(Pos::new(HPos::Right, side));
         chart.draw_series(curve.points.last().map(|point| {
-            EmptyElement::at(at(point)) + Text::new((y.show)(point.y), (8, -8), style)
+            let text = Text::new((y.show)(point.y), (8, offset), style);
+            EmptyElement::at((point.x, point.y)) + text
         }))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .legend_area_size(34)
-        .margin(12)
-        .background_style(WHITE.mix(0.85))
-        .border_style(GRID)
-        .label_font(label)
-        .draw()?;
     Ok(())
 }
 
@@ -261,5 +292,19 @@ mod tests {
         let ruler = Ruler::new(&axis, vec![10.0, 1000.0], 0.0);
         assert_eq!([10.0, 100.0, 1000.0].map(|value| ruler.map(&value, (0, 200))), [0, 100, 200]);
         assert_eq!(ruler.range(), 10.0..1000.0);
+    }
+    #[test]
+    fn figures_at_the_ends_make_room_for_each_other() {
+        let axis = Axis { label: "", scale: Scale::Log, show: |_| String::new(), ticks: vec![] };
+        let ordinate = Ruler::new(&axis, vec![1.0, 10_000.0], 0.0);
+        let curve = |y| Curve {
+            name: String::new(),
+            system: System::Linux,
+            is_second: false,
+            points: vec![Point { x: 1.0, y, least: y, most: y }],
+        };
+        let curves = [curve(100.0), curve(90.0), curve(10.0)];
+        let crowded = |at: usize| is_crowded(&curves[at], &curves, &ordinate);
+        assert_eq!([0, 1, 2].map(crowded), [false, true, false]);
     }
 }

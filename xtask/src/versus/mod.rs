@@ -65,7 +65,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["only", "format"])]
     plots: Option<PathBuf>,
     /// Host seconds after which one boot is given up.
-    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     timeout: u64,
 }
 
@@ -217,7 +217,16 @@ fn measure(
                 "[{number}/{all}] {}, smp {}, {}: {groups} …",
                 plan.name, plan.cpus, plan.system
             );
-            measured.records.push(bench.boot(plan, round as usize + 1)?);
+            let boot = || bench.boot(plan, round as usize + 1);
+            let record = match boot() {
+                // Now and then Linux hangs while it brings up its CPUs on a busy host; Orrery has no such excuse.
+                Err(error) if plan.system == System::Linux && plan.boot.mode == Mode::Mttcg => {
+                    eprintln!(" {error:#}; once more");
+                    boot()?
+                }
+                other => other?,
+            };
+            measured.records.push(record);
             eprintln!(" {:.0} s", begun.elapsed().as_secs_f64());
             // After each, so that little is lost where a later one fails.
             measured.save(&out)?;
