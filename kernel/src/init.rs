@@ -64,9 +64,8 @@ pub fn create() {
 
 /// `init`'s body.
 fn run() -> i32 {
-    let started_ticks = tsc::now();
+    boot::finish();
     watchdog::boot_is_finished();
-    tell_boot(started_ticks);
     let worker = spawn("kworker", Policy::default(), Box::new(work::run));
     let drain = spawn_drain();
     warm_up();
@@ -84,13 +83,6 @@ fn run() -> i32 {
     };
     worker.stop();
     power::off(drain, ending)
-}
-
-/// Tells how long the boot took, from the loader's door to `init`, as a measured region.
-fn tell_boot(started_ticks: u64) {
-    if app::tell_region("boot-to-init", boot::entered_ticks(), started_ticks, 1).is_err() {
-        defmt::warn!("the time-stamp counter has gone backwards during the boot");
-    }
 }
 
 fn spawn_drain() -> JoinHandle {

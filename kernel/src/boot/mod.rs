@@ -9,6 +9,7 @@ pub mod limine;
 pub mod pvh;
 
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 pub use orrery_core::firmware::memory_map::{MemoryKind, MemoryMap, MemoryRange};
 
@@ -96,10 +97,16 @@ pub fn command_line() -> &'static str {
     unsafe { &*BOOT_INFO.0.get() }.command_line()
 }
 
-/// The time at which the door was entered, in ticks of the time-stamp counter.
-pub fn entered_ticks() -> u64 {
+/// Says that the first task runs.
+pub fn finish() {
+    FINISHED_TICKS.store(tsc::now(), Ordering::Relaxed);
+}
+
+/// When the boot began, at the loader's door, and when the first task ran: readings of the time-stamp counter.
+pub fn times_ticks() -> (u64, u64) {
     // SAFETY: as above.
-    unsafe { &*BOOT_INFO.0.get() }.entered_ticks
+    let entered_ticks = unsafe { &*BOOT_INFO.0.get() }.entered_ticks;
+    (entered_ticks, FINISHED_TICKS.load(Ordering::Relaxed))
 }
 
 /// The bundle: a cpio archive, in memory that is never handed out.
@@ -145,6 +152,7 @@ pub(crate) fn embedded_bundle(_image_base: u64) -> Option<core::ops::Range<u64>>
 struct TheBootInfo(UnsafeCell<BootInfo>);
 // SAFETY: written by the one door, before there is a second CPU; read-only from `enter` on.
 unsafe impl Sync for TheBootInfo {}
+static FINISHED_TICKS: AtomicU64 = AtomicU64::new(0);
 static BOOT_INFO: TheBootInfo = TheBootInfo(UnsafeCell::new(BootInfo::EMPTY));
 
 /// Fills the boot information and goes through the hall.

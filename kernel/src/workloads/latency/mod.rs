@@ -20,6 +20,7 @@ use core::time::Duration;
 
 use crate::app::{self, Args, Builder, CpuSet, Failure, JoinHandle, println};
 use crate::arch::cpu;
+use crate::boot;
 
 crate::app!(
     name = "latency",
@@ -50,6 +51,9 @@ fn main(args: &Args<'static>) -> Result<(), Failure> {
     let suite = Suite { only, repeat };
     app::set_affinity(CpuSet::single(HERE))?;
     become_fifo();
+    if suite.wants("boot-to-init") {
+        suite.tell(WARM_UP, "boot-to-init", boot::times_ticks(), 1)?;
+    }
     switch::measure(suite)?;
     wake::measure(suite)?;
     timer::measure(suite)?;
