@@ -165,12 +165,15 @@ pub(super) fn schedule(why: Switch) {
     }
     // SAFETY: the queue gave `next` to this CPU, alive.
     let next = unsafe { &*next };
-    // One test for both, so that a switch between the kernel's own tasks pays for neither.
+    // One test for both, so that a switch between the kernel's own tasks pays for neither; and another, so that its
+    // trace does not pay for programs.
     if record::any_enabled::<{ Category::Sched as u32 | record::PROGRAMS_EXIST }>() {
         let seq = next.wake_seq.load(Ordering::Relaxed);
         events::sched_switch_at(&irq, now, next.pid(), prev_state.trace_number(), seq);
-        // SAFETY: this is the switch between the two.
-        unsafe { switch_programs(&irq, prev, next) };
+        if record::any_enabled::<{ record::PROGRAMS_EXIST }>() {
+            // SAFETY: this is the switch between the two.
+            unsafe { switch_programs(&irq, prev, next) };
+        }
     }
     this.switches.store(this.switches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     next.on_cpu.store(true, Ordering::Relaxed);
