@@ -43,8 +43,12 @@ pub(super) fn pull(this: &Cpu, queue: &mut RunQueue, irq: &IrqOff) -> Option<Non
 
 /// Takes one task from the CPU that has most more to do than this one, if any.
 pub(super) fn even_out(this: &Cpu, irq: &IrqOff) {
+    let cpus = online();
+    if cpus.len() == 1 {
+        return;
+    }
     let me = percpu::cpu_id() as usize;
-    if let Some(victim) = placement::periodic_balance(me, online(), view) {
+    if let Some(victim) = placement::periodic_balance(me, cpus, view) {
         let mut queue = this.queue.lock_with(irq);
         take_from(this, &mut queue, victim as u32, irq);
     }

@@ -41,7 +41,7 @@ pub fn on_interrupt(vector: u8) {
     let irq = unsafe { IrqOff::assume() };
     percpu::enter_interrupt();
     latency::interrupts_are_off();
-    events::irq_enter_at(&irq, tsc::now(), vector);
+    events::irq_enter(vector);
     match vector {
         vectors::TIMER => timer::on_interrupt(&irq),
         vectors::RESCHEDULE => {
@@ -60,7 +60,7 @@ pub fn on_interrupt(vector: u8) {
         vectors::INPUT => console::input::on_interrupt(),
         _ => {}
     }
-    events::irq_exit_at(&irq, tsc::now(), vector);
+    events::irq_exit(vector);
     let deferred = PENDING.this().swap(0, Ordering::Relaxed);
     if deferred != 0 {
         run_deferred(deferred, &irq);

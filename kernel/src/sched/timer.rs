@@ -97,13 +97,18 @@ pub fn cover(deadline_ticks: u64, now: u64, irq: &IrqOff) {
     arm_hardware(cpu::this(), deadline_ticks, now, irq);
 }
 
-#[inline(never)]
+#[inline(always)]
 fn arm_hardware(this: &Cpu, deadline_ticks: u64, now: u64, irq: &IrqOff) {
     if deadline_ticks < this.timer_armed_ticks.load(Ordering::Relaxed) {
-        this.timer_armed_ticks.store(deadline_ticks, Ordering::Relaxed);
-        events::timer_arm_at(irq, now, deadline_ticks);
-        apic::arm_timer(deadline_ticks);
+        set_hardware(this, deadline_ticks, now, irq);
     }
+}
+
+#[inline(never)]
+fn set_hardware(this: &Cpu, deadline_ticks: u64, now: u64, irq: &IrqOff) {
+    this.timer_armed_ticks.store(deadline_ticks, Ordering::Relaxed);
+    events::timer_arm_at(irq, now, deadline_ticks);
+    apic::arm_timer(deadline_ticks);
 }
 
 /// The timer interrupt.
@@ -123,12 +128,7 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
             // lock, before it goes on.
             let task = unsafe { Task::of_timer(timer).as_ref() };
             let late = now - task.timer.deadline_ticks();
-            events::timer_expire_at(
-                irq,
-                tsc::now(),
-                late.min(u64::from(u32::MAX)) as u32,
-                task.pid(),
-            );
+            events::timer_expire(late.min(u64::from(u32::MAX)) as u32, task.pid());
             wake::wake_with(task, irq);
         }
         sleepers.next_deadline_ticks()
@@ -151,9 +151,7 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
     balance::even_out(this, irq);
     this.slice_armed_ticks.store(next_slice.unwrap_or(NEVER), Ordering::Relaxed);
     let next_alarm = alarm::on_timer(now, irq);
-    let next =
-        [next_sleeper, next_slice, next_alarm, watchdog::due_ticks()].into_iter().flatten().min();
-    if let Some(next) = next {
-        arm_hardware(this, next, tsc::now(), irq);
-    }
+    let sooner = |at: u64, other: Option<u64>| at.min(other.unwrap_or(NEVER));
+    let next = sooner(sooner(sooner(NEVER, next_sleeper), next_slice), next_alarm);
+    arm_hardware(this, sooner(next, watchdog::due_ticks()), tsc::now(), irq);
 }

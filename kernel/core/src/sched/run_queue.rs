@@ -256,9 +256,17 @@ impl RunQueue {
         self.switch_to(Some(next), now)
     }
 
+    #[inline(always)]
     fn preempt_current(&mut self, now_ticks: u64) -> Link<Entity> {
         let (now, ticks) = self.advance_clock(now_ticks);
-        let Some(prev) = self.current else { return self.leave_idle(now, ticks) };
+        match self.current {
+            None => self.leave_idle(now, ticks),
+            Some(prev) => self.preempt_running(prev, now, ticks),
+        }
+    }
+
+    #[inline(never)]
+    fn preempt_running(&mut self, prev: NonNull<Entity>, now: u64, ticks: u64) -> Link<Entity> {
         // SAFETY: runnable entities are alive by the contract of `enqueue`.
         let entity = unsafe { prev.as_ref() };
         entity.ran(ticks);
