@@ -5,7 +5,7 @@
 //! sections too. The scheduler's own passes (a yield, going to sleep, idling) are not, nor is a halt,
 //! which takes interrupts; nor is preemption off in a section that has interrupts off anyway.
 //!
-//! While nobody wants to know, a guard costs one load-and-test here and one branch that is never
+//! While nobody wants to know, a guard costs one comparison here and one branch that is never
 //! taken. The start of a section is kept per CPU, and is 0 outside of one, so that an end without a
 //! beginning (measuring was switched on in between) reports nothing.
 

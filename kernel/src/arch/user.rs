@@ -138,11 +138,10 @@ impl UserContext {
     }
 }
 
-/// Exchanges the contexts of two tasks, each `None` where it is not a program's, but for the floating-point
-/// registers: [`switch_fpu`] follows.
+/// Makes `next` the context that the CPU has, but for the floating-point registers: [`switch_fpu`] follows.
 ///
 /// # Safety
-/// By the scheduler, at a switch between them; `next` stays alive while its task runs.
+/// By the scheduler, at a switch to its task; it stays alive while that runs.
 #[inline(always)]
 pub unsafe fn switch(irq: &IrqOff, next: &UserContext) {
     // Asked for once.

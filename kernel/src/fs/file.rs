@@ -144,8 +144,9 @@ impl File for Inode {
 
 /// An open file.
 pub struct OpenFile {
+    /// Keeps what `file_at` points to.
     _file: Arc<dyn File>,
-    /// Where that is: an `Arc` of something that is not known works it out anew each time.
+    /// The file itself: an `Arc` of something that is not known works out where that is each time.
     file_at: NonNull<dyn File>,
     inode: Arc<Inode>,
     has_positions: bool,
@@ -154,7 +155,7 @@ pub struct OpenFile {
     position: Mutex<u64>,
 }
 
-// SAFETY: `file_at` is what `file` keeps, which is of all threads.
+// SAFETY: `file_at` is what `_file` keeps, which is of all threads.
 unsafe impl Send for OpenFile {}
 // SAFETY: as above.
 unsafe impl Sync for OpenFile {}
@@ -182,7 +183,7 @@ impl OpenFile {
     /// What does the work.
     #[inline(always)]
     pub fn file(&self) -> &dyn File {
-        // SAFETY: `file` keeps it.
+        // SAFETY: `_file` keeps it.
         unsafe { self.file_at.as_ref() }
     }
 
@@ -395,7 +396,7 @@ fn allows_reading(flags: u32) -> bool {
 #[inline(always)]
 fn allows_writing(flags: u32) -> bool {
     // One added, an access mode has a bit for reading and one for writing.
-    (flags & O_ACCMODE) + 1 & 2 != 0 && flags & O_PATH == 0
+    ((flags & O_ACCMODE) + 1) & 2 != 0 && flags & O_PATH == 0
 }
 
 impl Drop for OpenFile {

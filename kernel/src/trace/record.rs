@@ -1,6 +1,6 @@
 //! How an event gets into the ring of its CPU.
 //!
-//! An event that is switched off costs one load-and-test and one predictable branch. One that is
+//! An event that is switched off costs one comparison and one predictable branch. One that is
 //! on is written by its own CPU with interrupts off: index, offset from the block's base time,
 //! fields. NMI, #MC and #DF handlers never come here: they stop the machine and write through
 //! [`super::stream`].
