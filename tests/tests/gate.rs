@@ -23,13 +23,10 @@ fn root() -> &'static Path {
 
 /// Runs `cargo xtask latency`, noisy boots left out unless the arguments say how many.
 fn gate(arguments: &[&str]) -> Output {
-    let xtask = std::env::var_os("ORRERY_XTASK").unwrap_or_else(|| {
-        panic!(
-            "ORRERY_XTASK does not say where xtask is; run these tests by `cargo xtask test guest`"
-        )
-    });
-    let output = Command::new(xtask).arg("latency").args(arguments).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|why| panic!("xtask cannot be run: {why}"));
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.current_dir(root()).args(["run", "--quiet", "--package", "xtask", "--", "latency"]);
+    let output = cargo.args(arguments).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|why| panic!("cargo cannot be run: {why}"));
     for line in String::from_utf8_lossy(&output.stderr).lines() {
         progress(line);
     }

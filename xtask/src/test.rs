@@ -157,8 +157,7 @@ fn run_step(project: &Project, step: Step, names: Option<&str>, tally: &mut Tall
     }
 }
 
-/// The tests that boot the image; they are told where it is, where the guest programs are, and where
-/// this program.
+/// The tests that boot the image; they are told where it is, and where the guest programs are.
 fn guest(project: &Project, step: Step, names: Option<&str>, tally: &mut Tally) -> Result<()> {
     let images = build::image(project, Profile::Image, None)
         .and_then(|image| Ok((image, build::image(project, Profile::Checked, None)?)))
@@ -174,7 +173,6 @@ fn guest(project: &Project, step: Step, names: Option<&str>, tally: &mut Tally) 
     let mut cargo = project.cargo(["test", "--no-fail-fast", "--package", "orrery-tests"]);
     cargo.env("ORRERY_IMAGE", image).env("ORRERY_IMAGE_CHECKED", checked);
     cargo.env("ORRERY_PROGRAMS", programs);
-    cargo.env("ORRERY_XTASK", std::env::current_exe().context("where am I?")?);
     tests(step, &mut cargo, names, tally)
 }
 
