@@ -66,12 +66,6 @@ impl Frame {
         .into_iter()
     }
 
-    /// Whether ring 3 was interrupted.
-    #[inline(always)]
-    pub fn is_from_ring_3(&self) -> bool {
-        self.cs & 3 != 0
-    }
-
     /// The exception's mnemonic and name (SDM vol. 3, table 6-1).
     pub fn name(&self) -> &'static str {
         match self.vector {
