@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn the_command_is_shown_without_places() {
         let given =
-            options("--linux /far/away/vmlinuz --out /tmp/x --mode icount --boots 9 --only a b");
+            options("--linux /far/away/vmlinuz --out here/x --mode icount --boots 9 --only a b");
         assert_eq!(
             command(&given),
             "cargo xtask versus-linux --linux vmlinuz --only a b --mode icount --boots 9"
