@@ -12,6 +12,7 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::branch::any_bit_set;
 use super::percpu::PerCpu;
 use super::{hooks, percpu, tsc};
 use crate::per_cpu;
@@ -44,15 +45,9 @@ pub fn report_longer_than(threshold_ticks: Option<u64>) {
     WANTED.store(threshold_ticks.is_some(), Ordering::Relaxed);
 }
 
-/// One comparison with memory and a branch, which the compiler makes of no atomic load.
 #[inline(always)]
 fn is_wanted() -> bool {
-    // SAFETY: reads a byte that is always there; the jump leaves the block by its label.
-    unsafe {
-        asm!("cmp byte ptr [rip + {wanted}], 0", "jne {yes}", wanted = sym WANTED,
-            yes = label { return true }, options(nostack, readonly));
-    }
-    false
+    any_bit_set!(u8 WANTED, 1)
 }
 
 /// Interrupts have just been turned off, having been on.

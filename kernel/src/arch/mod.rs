@@ -7,6 +7,7 @@
 pub mod acpi;
 pub mod apic;
 pub mod backtrace;
+pub mod branch;
 pub mod context;
 pub mod cpu;
 mod entry;

@@ -5,12 +5,12 @@
 //! fields. NMI, #MC and #DF handlers never come here: they stop the machine and write through
 //! [`super::stream`].
 
-use core::arch::asm;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use orrery_core::trace::ring::{RECORD_HEAD, Ring};
 
+use crate::arch::branch::any_bit_set;
 use crate::arch::irq::IrqOff;
 use crate::arch::percpu::{PerCpu, Slot};
 use crate::arch::{percpu, tsc};
@@ -74,16 +74,10 @@ pub fn is_enabled(category: Category) -> bool {
     ENABLED.load(Ordering::Relaxed) & category as u32 != 0
 }
 
-/// Whether any of these bits is set: one comparison with memory and a branch, which the compiler makes of no
-/// atomic load.
+/// Whether any of these bits is set.
 #[inline(always)]
 pub fn any_enabled<const BITS: u32>() -> bool {
-    // SAFETY: reads a word that is always there; the jump leaves the block by its label.
-    unsafe {
-        asm!("test dword ptr [rip + {enabled}], {bits}", "jnz {yes}", enabled = sym ENABLED,
-            bits = const BITS, yes = label { return true }, options(nostack, readonly));
-    }
-    false
+    any_bit_set!(u32 ENABLED, BITS)
 }
 
 /// Replaces the set of categories that are on.
