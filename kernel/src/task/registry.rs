@@ -330,9 +330,13 @@ fn reclaim(_work: NonNull<Work>) -> Then {
     if was_left || left > 0 { Then::Again(GRACE) } else { Then::Done }
 }
 
-/// Waits until all that was removed is freed. For a quiet moment: it has no end while tasks keep
-/// dying. The caller may be preempted.
+/// Waits until all that was removed is freed, and what the root namespace keeps for numbers to come. For a quiet
+/// moment: it has no end while tasks keep dying. The caller may be preempted.
 pub fn barrier() {
+    let mut changes = CHANGES.lock();
+    let Changes { writer, deferred } = &mut *changes;
+    Namespace::root().0.trim(writer, deferred);
+    drop(changes);
     while life::reap() || poll(CHANGES.lock()) > 0 {
         epoch::hurry();
         sched::yield_now();

@@ -7,6 +7,8 @@
 //! - Changes are made with the one [`Writer`] of the tree, which the kernel keeps under a lock.
 //! - An id is first *reserved*: taken, but not found by lookups; then *published* with a value.
 //! - When memory runs out nothing has changed and nothing is lost.
+//! - Of the leaves that have become empty the last one is kept, since the id that is taken next is mostly a
+//!   neighbour: a process whose children come one after the other pays for their leaf once. [`Idr::trim`] frees it.
 //!
 //! The tree grows at the root: a new root is built above the old one and published with one store,
 //! so a lookup that still starts at the old root finds all that was there before. It never becomes
@@ -18,7 +20,7 @@ use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
 use crate::epoch::{Deferred, ReadSide};
-use crate::shim::{AtomicPtr, Ordering, const_unless_loom};
+use crate::shim::{AtomicPtr, AtomicU64, Ordering, const_unless_loom};
 
 mod node;
 
@@ -89,8 +91,13 @@ pub enum IdrError {
 #[derive(Debug)]
 pub struct Idr<T> {
     root: AtomicPtr<Node>,
+    /// An id of the leaf that is kept though empty, if it still is; [`NONE`] for no leaf. The writer's.
+    kept: AtomicU64,
     values: PhantomData<AtomicPtr<T>>,
 }
+
+/// No id.
+const NONE: u64 = u64::MAX;
 
 /// The nodes from the root to a leaf.
 struct Path<'a> {
@@ -102,7 +109,11 @@ impl<T> Idr<T> {
     const_unless_loom! {
         /// A map without ids. It allocates when the first one is reserved.
         pub fn new() -> Self {
-            Self { root: AtomicPtr::new(ptr::null_mut()), values: PhantomData }
+            Self {
+                root: AtomicPtr::new(ptr::null_mut()),
+                kept: AtomicU64::new(NONE),
+                values: PhantomData,
+            }
         }
     }
 
@@ -210,10 +221,38 @@ impl<T> Idr<T> {
         let value = leaf.slot(index).load(Ordering::Relaxed).cast();
         let was_full = leaf.free_bits() == 0;
         leaf.detach(index);
-        if was_full || leaf.present_bits() == 0 {
+        if leaf.present_bits() == 0 {
+            self.keep(id, deferred);
+        } else if was_full {
             self.prune(id, deferred);
         }
         NonNull::new(value)
+    }
+
+    /// Frees the empty leaf that is kept, if there is one.
+    pub fn trim(&self, _writer: &mut Writer, deferred: &mut Deferred) {
+        let kept = self.kept.load(Ordering::Relaxed);
+        self.kept.store(NONE, Ordering::Relaxed);
+        self.unlink_if_empty(kept, deferred);
+    }
+
+    /// The leaf of `id` has become empty, and is kept; the one that was kept before is not.
+    #[inline]
+    fn keep(&self, id: u32, deferred: &mut Deferred) {
+        let before = self.kept.load(Ordering::Relaxed);
+        if before >> BITS != u64::from(id) >> BITS {
+            self.kept.store(id.into(), Ordering::Relaxed);
+            self.unlink_if_empty(before, deferred);
+        }
+    }
+
+    /// Unlinks the leaf of an id that was kept, unless ids have been taken there since.
+    fn unlink_if_empty(&self, kept: u64, deferred: &mut Deferred) {
+        if let Ok(id) = u32::try_from(kept)
+            && self.leaf(id).is_some_and(|leaf| leaf.present_bits() == 0)
+        {
+            self.prune(id, deferred);
+        }
     }
 
     /// Whether `id` is reserved or published. For the writer.

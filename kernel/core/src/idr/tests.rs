@@ -35,6 +35,11 @@ impl Fixture {
         value.map(untag)
     }
 
+    fn trim(&mut self) {
+        self.idr.trim(&mut self.writer, &mut self.deferred);
+        self.deferred.poll(&self.epoch);
+    }
+
     fn publish(&mut self, id: u32) {
         self.idr.publish(&mut self.writer, id, tag(id));
     }
@@ -120,6 +125,30 @@ fn cyclic_allocation_goes_on_and_wraps_to_the_minimum() {
 }
 
 /// The cost of finding the lowest free id is a matter of levels, not of ids.
+#[test]
+fn the_last_leaf_that_became_empty_is_kept() {
+    let mut fixture = Fixture::new();
+    fixture.lowest(1, 100).unwrap();
+    for id in [200, 300] {
+        assert_eq!(fixture.lowest(id, id), Ok(id));
+        fixture.remove(id);
+    }
+    // The leaf of 300 is still there, that of 200 is not; the ids around them are free all the same.
+    fixture.writer.allocations_left = 0;
+    assert_eq!(fixture.lowest(200, 299), Err(IdrError::OutOfMemory));
+    assert_eq!(fixture.lowest(301, 310), Ok(301));
+    // One that is in use again is not given up for another.
+    fixture.writer.allocations_left = usize::MAX;
+    assert_eq!(fixture.lowest(200, 200), Ok(200));
+    fixture.remove(200);
+    fixture.publish(301);
+    assert_eq!(fixture.lookup(301), Some(301));
+    fixture.remove(301);
+    fixture.trim();
+    fixture.writer.allocations_left = 0;
+    assert_eq!(fixture.lowest(300, 300), Err(IdrError::OutOfMemory));
+}
+
 #[test]
 fn a_search_visits_at_most_two_nodes_per_level() {
     let mut fixture = Fixture::new();
@@ -237,6 +266,7 @@ proptest! {
         for (id, published) in model {
             prop_assert_eq!(fixture.remove(id), published.then_some(id));
         }
+        fixture.trim();
         prop_assert!(fixture.idr.root().is_none(), "an empty tree has no nodes");
         prop_assert_eq!(fixture.deferred.pending(), 0);
     }

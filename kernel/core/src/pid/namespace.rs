@@ -5,7 +5,7 @@ use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, fence};
 
-use crate::epoch::ReadSide;
+use crate::epoch::{Deferred, ReadSide};
 use crate::idr::{Idr, Writer};
 
 use super::{MAX_LEVEL, PID_MAX_LIMIT, Pid, PidError, RESERVED_PIDS};
@@ -133,6 +133,11 @@ impl<T> Drop for NamespaceRef<T> {
 }
 
 impl<T> PidNamespace<T> {
+    /// Frees memory that is kept for numbers to come.
+    pub fn trim(&self, writer: &mut Writer, deferred: &mut Deferred) {
+        self.idr.trim(writer, deferred);
+    }
+
     /// Its depth: 0 for the root.
     pub fn level(&self) -> u32 {
         self.level
