@@ -36,8 +36,9 @@ use std::{
 pub const EXIT_REGRESSION: u8 = 3;
 const EXIT_NOTHING: u8 = 4;
 
-/// Boots of each noisy kind where there is something to compare them with: fewer could not be significant.
-const BOOTS_COMPARED: u32 = 8;
+/// Boots of each noisy kind where there is something to compare them with: fewer could not be significant, see
+/// `latency/limits.toml`.
+const BOOTS_COMPARED: u32 = 10;
 /// Boots of each noisy kind where they are only reported.
 const BOOTS_REPORTED: u32 = 2;
 /// Regressions whose paths are taken apart.
@@ -63,7 +64,7 @@ pub struct Options {
     /// Only metrics whose names begin so, as `fork` or `wake@smp2`; may be repeated.
     #[arg(long, value_name = "PREFIX[@MARK]")]
     only: Vec<String>,
-    /// How often each noisy boot is repeated; 8 where there is another build to compare with, else 2.
+    /// How often each noisy boot is repeated; 10 where there is another build to compare with, else 2.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
     boots: Option<u32>,
     /// Measure the regions that this program marks, instead of the suite; `-- ARGS` are its arguments.
