@@ -130,7 +130,9 @@ pub fn step(project: &Project, options: &StepOptions) -> Result<ExitCode> {
 
 /// The gate's exit status for one metric of two images.
 fn gate(project: &Project, metric: &str, base: &Path, image: &Path) -> Result<ExitCode> {
-    let words = ["--only", metric, "--against-image"].map(Into::into);
+    // A name without a mark is that of the metric which has none.
+    let only = if metric.contains('@') { metric.to_owned() } else { format!("{metric}@") };
+    let words = ["--only", &only, "--against-image"].map(Into::into);
     let words = words.into_iter().chain([base.into(), "--image".into(), image.into()]);
     let line = LatencyLine::try_parse_from::<_, std::ffi::OsString>(words)?;
     latency(project, &line.options)

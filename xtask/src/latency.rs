@@ -61,7 +61,7 @@ pub struct Options {
     /// Measure this image, instead of building this tree's.
     #[arg(long, value_name = "ELF")]
     image: Option<PathBuf>,
-    /// Only metrics whose names begin so, as `fork` or `wake@smp2`; may be repeated.
+    /// Only metrics whose names begin so, as `fork`, `wake@smp2`, or `exec@` for those without a mark; may be repeated.
     #[arg(long, value_name = "PREFIX[@MARK]")]
     only: Vec<String>,
     /// How often each noisy boot is repeated; 10 where there is another build to compare with, else 2.
