@@ -466,6 +466,9 @@ fn threads() {
         say!("by me: {}", HANDLED_BY.load(Ordering::SeqCst) == id());
         stop.store(1, Ordering::SeqCst);
     });
+    // On its way out the thread may hold a lock of the library's, which a fork would copy, never to be released.
+    let thread = tid_of.load(Ordering::SeqCst);
+    wait_until(|| sys!(SYS_tgkill, id(), thread, 0).is_err());
     // A signal for one thread that kills, kills all.
     let status = ending(|| {
         let thread = std::thread::spawn(|| raise(libc::SIGUSR2));
