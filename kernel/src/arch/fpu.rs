@@ -301,17 +301,19 @@ impl State {
         change: impl FnOnce(&mut [u8; AREA_BYTES]) -> Result<(), E>,
     ) -> Result<(), E> {
         let is_used = self.saved().is_some();
-        // From here on the area alone counts: nothing saves over it while TS is set.
+        // From here on the area alone counts: nothing saves over it while TS is set, and no switch loads from it
+        // what is half written. `change` may sleep.
+        let eager_slices = self.eager_slices.replace(0);
         self.reset();
         // SAFETY: the area is this state's, whose registers are in no CPU.
         let area = unsafe { &mut *self.area.as_ptr() };
         if !is_used {
             initialise(area);
         }
-        change(&mut area.0)?;
-        check(&area.0)?;
-        self.is_used.set(true);
-        Ok(())
+        let changed = change(&mut area.0).and_then(|()| Ok(check(&area.0)?));
+        self.is_used.set(changed.is_ok());
+        self.eager_slices.set(eager_slices);
+        changed
     }
 }
 

@@ -256,10 +256,15 @@ pub struct Requeue {
 /// moved.
 ///
 /// # Errors
-/// As [`key`]; `EAGAIN` if the first word is not what it must be.
+/// As [`key`]; `EAGAIN` if the first word is not what it must be; `EFAULT` if a shared word cannot be read.
 pub fn requeue(request: &Requeue) -> Result<u32, Errno> {
     let from = key(request.from, request.scope)?;
     let to = key(request.to, request.scope)?;
+    if request.scope == Scope::Shared {
+        // Whose words they are, Linux learns from their pages.
+        user::load_u32(request.from)?;
+        user::load_u32(request.to)?;
+    }
     // It may change right afterwards, as it may right after a check under a lock, which a program that
     // changes it does not know.
     if let Some(expected) = request.expected

@@ -387,6 +387,15 @@ fn errors() {
     say!("bad time: {}", value(bad_time));
     let bad_second = futex(&word, libc::FUTEX_WAKE_OP | PRIVATE, 1, 1, 17 as *const AtomicU32, 0);
     say!("odd second word: {}", value(bad_second));
+    let page = memory::map(memory::PAGE, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).unwrap();
+    for op in [libc::FUTEX_REQUEUE, libc::FUTEX_CMP_REQUEUE] {
+        for scope in [0, PRIVATE] {
+            let to = futex(&word, op | scope, 1, 1, word_in(page), 0);
+            let from = futex(word_in(page), op | scope, 1, 1, &word, 0);
+            say!("moved where nothing can be read, scope {scope}: {} {}", value(to), value(from));
+        }
+    }
+    memory::unmap(page, memory::PAGE);
 }
 
 /// What a thread held when it ended is marked, and who waits for it is woken.
