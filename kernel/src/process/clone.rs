@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use linux_raw_sys::general as abi;
 use orrery_core::errno::Errno;
+use orrery_core::sched::{Nice, Policy};
 
 use super::group::{Process, State};
 use super::limits::INFINITY;
@@ -21,8 +22,8 @@ use crate::arch::user::{self, WINDOW_END};
 use crate::fs::{Files, FsContext};
 use crate::mm::frames;
 use crate::mm::space::Space;
-use crate::sched::task::{ProgramPart, TaskName, TaskSpec};
-use crate::sched::{self, Task, wake};
+use crate::sched::task::{ProgramPart, TaskName, TaskSpec, label};
+use crate::sched::{self, Task, balance, wake};
 use crate::sync::SpinLock;
 use crate::task::{JoinHandle, Namespace, Nesting, SpawnError, birth};
 use crate::trace::events;
@@ -223,7 +224,7 @@ fn make_task(
     let comm = *parent.comm.lock();
     let spec = TaskSpec {
         name: TaskName::Short(*comm.bytes()),
-        policy: me.policy(),
+        policy: me.policy_relaxed(),
         allowed: me.allowed(),
         parent: me.pid(),
     };
@@ -275,12 +276,27 @@ fn make_task(
             Some(part)
         },
     )?;
-    task.set_batch(me.is_batch());
+    task.inherit(me);
+    if me.has_label(label::RESET_ON_FORK) {
+        reset_privileges(&task, me.policy());
+    }
     if let Some(thread) = thread::thread_of(&task) {
         let tid = number_in(&thread.process.namespace, &task);
         thread.tid.store(tid.into(), Ordering::Relaxed);
     }
     Ok(task)
+}
+
+/// What a new task does not have of its maker, whose policy is `policy`, where that has asked for it: real time,
+/// and a nice value below 0.
+#[cold]
+fn reset_privileges(task: &Task, policy: Policy) {
+    task.label(label::RESET_ON_FORK, 0);
+    if policy.rt_priority().is_some() {
+        balance::set_policy(task, Policy::default());
+    } else if task.nice() < Nice::default() {
+        balance::set_nice(task, Nice::default());
+    }
 }
 
 fn handlers_for(request: &Request) -> Inheritance {

@@ -1,7 +1,8 @@
 //! Work goes where CPUs are free, and tasks stay where they may run.
 //!
 //! - A CPU that runs out of work *pulls*: it takes a waiting task from the CPU with the most.
-//! - A CPU that keeps a task waiting *offers*: it kicks an idle CPU, which then pulls.
+//! - A CPU that keeps a task waiting *offers*: it kicks an idle CPU, or one that runs what makes way
+//!   ([`Policy::IDLE`]), which then pulls.
 //! - On its slice timer, a busy CPU evens out the load.
 //!
 //! Another CPU's queue is only ever tried, never waited for, so that two CPUs cannot wait for each
@@ -11,7 +12,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use orrery_core::cpuset::CpuSet;
-use orrery_core::sched::{Enqueue, Entity, Nice, Policy, Preempt, RunQueue, Switch, placement};
+use orrery_core::sched::placement::{self, Activity};
+use orrery_core::sched::{Enqueue, Entity, Nice, Policy, Preempt, RunQueue, Switch};
 
 use super::cpu::{self, CPUS, Cpu, online, view};
 use super::switch::{is_running, is_saved};
@@ -42,11 +44,16 @@ pub(super) fn pull(this: &Cpu, queue: &mut RunQueue, irq: &IrqOff) -> Option<Non
 }
 
 /// Takes one task from the CPU that has most more to do than this one, if any.
+#[inline(always)]
 pub(super) fn even_out(this: &Cpu, irq: &IrqOff) {
     let cpus = online();
-    if cpus.len() == 1 {
-        return;
+    if cpus.len() > 1 {
+        even_out_among(cpus, this, irq);
     }
+}
+
+#[inline(never)]
+fn even_out_among(cpus: CpuSet, this: &Cpu, irq: &IrqOff) {
     let me = percpu::cpu_id() as usize;
     if let Some(victim) = placement::periodic_balance(me, cpus, view) {
         let mut queue = this.queue.lock_with(irq);
@@ -82,14 +89,26 @@ pub(super) fn offer(this: &Cpu, cpus: CpuSet) {
 
 #[inline(never)]
 fn offer_to_idle(cpus: CpuSet) {
-    let idle = cpus.iter().find(|&cpu| view(cpu).activity.is_idle());
-    if let Some(cpu) = idle {
-        let target = CPUS.of(cpu as u32);
-        if !target.kicked.swap(true, Ordering::SeqCst) && target.idle.kick_needs_ipi() {
-            events::ipi_send(cpu as u8, 0);
-            apic::send_ipi(cpu as u32, vectors::RESCHEDULE);
-        }
+    let found = cpus.iter().map(|cpu| (view(cpu).activity, cpu)).min();
+    let Some((activity, cpu)) = found else { return };
+    // Whoever waits here is not wanted where it would wait as well; nor are those that make way by others.
+    let is_free = activity.is_idle()
+        || activity == Activity::MakesWay && view(percpu::cpu_id() as usize).activity > activity;
+    let target = CPUS.of(cpu as u32);
+    if is_free && !target.kicked.swap(true, Ordering::SeqCst) && target.idle.kick_needs_ipi() {
+        events::ipi_send(cpu as u8, 0);
+        apic::send_ipi(cpu as u32, vectors::RESCHEDULE);
     }
+}
+
+/// Another CPU has kicked this one, in an interrupt: there is work, or something to be looked at.
+#[cold]
+#[inline(never)]
+pub(super) fn on_kick(this: &Cpu, irq: &IrqOff) {
+    if this.view().activity == Activity::MakesWay {
+        even_out(this, irq);
+    }
+    percpu::set_need_resched();
 }
 
 /// Why the running task is about to be scheduled away: preempted, or because it may not run
@@ -208,11 +227,11 @@ pub fn set_policy(task: &Task, policy: Policy) {
     }
 }
 
-/// Gives a task another nice value; in the real-time class it has no effect yet.
+/// Gives a task another nice value; with other policies it has no effect yet.
 pub fn set_nice(task: &Task, nice: Nice) {
     match task.policy() {
+        Policy::IDLE | Policy::Fifo(_) | Policy::RoundRobin(_) => task.note_nice(nice),
         Policy::Fair(_) => set_policy(task, Policy::Fair(nice)),
-        Policy::Fifo(_) | Policy::RoundRobin(_) => task.note_nice(nice),
     }
 }
 

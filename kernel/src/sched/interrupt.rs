@@ -50,7 +50,7 @@ pub fn on_interrupt(vector: u8) {
             balance::dispatch_departed(this, &irq);
             switch::take_inbox(this, &irq);
             if this.kicked.swap(false, Ordering::SeqCst) {
-                percpu::set_need_resched();
+                balance::on_kick(this, &irq);
             }
         }
         vectors::CALL_FUNCTION => {

@@ -32,7 +32,7 @@ use orrery_core::cpuset::CpuSet;
 use orrery_core::epoch::Callback;
 use orrery_core::inbox::{Link, Linked};
 use orrery_core::pid::OwnedPid;
-use orrery_core::sched::{Entity, Nice, Policy, SchedInfo};
+use orrery_core::sched::{Entity, Nice, Policy, RtPriority, SchedInfo};
 use orrery_core::timer_queue::Timer;
 
 use super::wait::WaitQueue;
@@ -160,6 +160,18 @@ pub mod interruption {
     pub const SIGNAL: u32 = 1 << 1;
 }
 
+/// Bits of how a task is scheduled.
+pub mod label {
+    /// A real-time task takes turns.
+    pub(in crate::sched) const ROUND_ROBIN: u8 = 1 << 0;
+    /// Its policy is the one of the least share.
+    pub(in crate::sched) const IDLE: u8 = 1 << 1;
+    /// A program has called it a batch task, which is one of the fair class like any other.
+    pub const BATCH: u8 = 1 << 2;
+    /// What it makes is scheduled like any other, not with its own privileges (`SCHED_RESET_ON_FORK`).
+    pub const RESET_ON_FORK: u8 = 1 << 3;
+}
+
 /// What a program's task has, for the switch and for the floor of processes.
 pub struct ProgramPart {
     /// What ring 3 has in the CPU.
@@ -200,10 +212,10 @@ pub struct Task {
     /// 0 in the fair class, the real-time priority plus one above it: the policy, to be read without the
     /// lock of its queue.
     wake_priority: AtomicU8,
-    /// Its nice value whenever it is in the fair class.
+    /// Its nice value whenever that is its policy's.
     nice: AtomicI8,
-    /// Whether a program has called it a batch task, which is one of the fair class like any other.
-    is_batch: AtomicBool,
+    /// Bits of [`label`].
+    labels: AtomicU8,
     /// CPUs it may run on, a bit each. The entity's own mask is not used: this one is read
     /// without its queue's lock.
     pub(super) allowed: AtomicU64,
@@ -315,7 +327,7 @@ impl Task {
             inbox_link: Link::new(),
             arrival: AtomicU8::new(0),
             wake_priority: AtomicU8::new(wake_priority(spec.policy)),
-            is_batch: AtomicBool::new(false),
+            labels: AtomicU8::new(labels(spec.policy)),
             nice: AtomicI8::new(match spec.policy {
                 Policy::Fair(nice) => nice.get(),
                 Policy::Fifo(_) | Policy::RoundRobin(_) => 0,
@@ -424,30 +436,51 @@ impl Task {
         self.wake_priority.load(Ordering::Relaxed)
     }
 
+    /// [`Self::policy`] without the lock of its queue: a moment later, or while it is changed, it may be another.
+    pub fn policy_relaxed(&self) -> Policy {
+        let labels = self.labels.load(Ordering::Relaxed);
+        match self.wake_priority().checked_sub(1).and_then(RtPriority::new) {
+            Some(priority) if labels & label::ROUND_ROBIN != 0 => Policy::RoundRobin(priority),
+            Some(priority) => Policy::Fifo(priority),
+            None if labels & label::IDLE != 0 => Policy::IDLE,
+            None => Policy::Fair(self.nice()),
+        }
+    }
+
     /// It has another policy.
     pub(super) fn note_policy(&self, policy: Policy) {
         self.wake_priority.store(wake_priority(policy), Ordering::Relaxed);
-        if let Policy::Fair(nice) = policy {
+        self.label(label::ROUND_ROBIN | label::IDLE, labels(policy));
+        if let Policy::Fair(nice) = policy
+            && policy != Policy::IDLE
+        {
             self.note_nice(nice);
         }
     }
 
-    /// It has another nice value, or will have when it is in the fair class again.
+    /// It has another nice value, or will have when it is scheduled by that again.
     pub(super) fn note_nice(&self, nice: Nice) {
         self.nice.store(nice.get(), Ordering::Relaxed);
     }
 
-    /// Whether it is called a batch task. It makes no difference to the scheduler.
-    pub fn is_batch(&self) -> bool {
-        self.is_batch.load(Ordering::Relaxed)
+    /// Whether it has this [`label`].
+    pub fn has_label(&self, label: u8) -> bool {
+        self.labels.load(Ordering::Relaxed) & label != 0
     }
 
-    /// Calls it a batch task, or not.
-    pub fn set_batch(&self, is_batch: bool) {
-        self.is_batch.store(is_batch, Ordering::Relaxed);
+    /// Takes these labels from it and gives it those.
+    pub fn label(&self, taken: u8, given: u8) {
+        let change = |labels: u8| Some(labels & !taken | given);
+        let _ = self.labels.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
     }
 
-    /// Its nice value; in the real-time class the one that it would have in the fair class.
+    /// Makes it, which has not run, what a program's new thread is beside its policy: what its maker is.
+    pub fn inherit(&self, maker: &Self) {
+        self.nice.store(maker.nice.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.labels.store(maker.labels.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Its nice value; with another policy the one that it would have.
     pub fn nice(&self) -> Nice {
         Nice::new(self.nice.load(Ordering::Relaxed)).unwrap_or_default()
     }
@@ -507,6 +540,14 @@ impl Task {
     pub(super) fn timer_of(task: NonNull<Task>) -> NonNull<Timer> {
         // SAFETY: inside the task.
         unsafe { task.byte_add(offset_of!(Task, timer)).cast() }
+    }
+}
+
+fn labels(policy: Policy) -> u8 {
+    match policy {
+        Policy::RoundRobin(_) => label::ROUND_ROBIN,
+        Policy::IDLE => label::IDLE,
+        Policy::Fifo(_) | Policy::Fair(_) => 0,
     }
 }
 

@@ -177,6 +177,9 @@ pub(super) fn drain_inbox(this: &Cpu, queue: &mut RunQueue, irq: &IrqOff) {
         admit(this, queue, task, (why, Reason::Wake), tsc::now(), irq);
     }
     events::inbox_drain_at(irq, tsc::now(), count);
+    if queue.should_make_way() {
+        percpu::set_need_resched();
+    }
 }
 
 /// Puts a runnable task on this CPU's queue; or sends it on, if it may not run here any more.

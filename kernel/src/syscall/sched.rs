@@ -1,7 +1,8 @@
 //! How threads are scheduled: policy, nice value, CPUs.
 //!
-//! Linux's `SCHED_FIFO`, `SCHED_RR` and `SCHED_OTHER` are the kernel's own policies, and `SCHED_BATCH` is
-//! another name of the last. Others, and flags, are `EINVAL`. Everybody is root, so that nothing is `EPERM`.
+//! Linux's `SCHED_FIFO`, `SCHED_RR`, `SCHED_OTHER` and `SCHED_IDLE` are the kernel's own policies, and
+//! `SCHED_BATCH` is another name of `SCHED_OTHER`. Others are `EINVAL`. Everybody is root; only the kernel's own tasks
+//! are not to be changed (`EPERM`).
 
 use alloc::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::{Args, Errno, SysResult};
 use crate::arch::percpu;
 use crate::mm::user;
 use crate::process::{current, lookup, thread_of, tree};
+use crate::sched::task::label;
 use crate::sched::{self, Task, balance, cpu};
 use crate::task::{self, registry};
 use crate::time::deadline;
@@ -37,18 +39,56 @@ pub fn getcpu(args: &Args) -> SysResult {
     Ok(0)
 }
 
-/// The task of the thread that a call is about.
+/// The task that a call is about, which may be one of the kernel's.
 fn target(number: u64) -> Result<Arc<Task>, Errno> {
-    if (number as i32) < 0 {
-        return Err(Errno::EINVAL);
+    match number as i32 {
+        ..0 => Err(Errno::EINVAL),
+        0 => lookup::thread(0),
+        number => current().process.namespace.find(number.cast_unsigned()).ok_or(Errno::ESRCH),
     }
-    lookup::thread(number as u32)
 }
 
-fn set_policy(task: &Task, (number, policy): (u32, Policy)) {
-    balance::set_policy(task, policy);
-    task.set_batch(number == abi::SCHED_BATCH);
-    trace(task);
+/// How a program wants a task to be scheduled.
+struct Wish {
+    number: u32,
+    policy: Policy,
+    resets_on_fork: bool,
+}
+
+impl Wish {
+    /// The policy with this number, and this priority or nice value.
+    fn new(number: u32, priority: u32, nice: Nice, resets_on_fork: bool) -> Result<Self, Errno> {
+        let real_time = || {
+            u8::try_from(priority)
+                .ok()
+                .filter(|&priority| priority > 0)
+                .and_then(RtPriority::new)
+                .ok_or(Errno::EINVAL)
+        };
+        let policy = match number {
+            abi::SCHED_FIFO => Policy::Fifo(real_time()?),
+            abi::SCHED_RR => Policy::RoundRobin(real_time()?),
+            abi::SCHED_NORMAL | abi::SCHED_BATCH if priority == 0 => Policy::Fair(nice),
+            abi::SCHED_IDLE if priority == 0 => Policy::IDLE,
+            _ => return Err(Errno::EINVAL),
+        };
+        Ok(Self { number, policy, resets_on_fork })
+    }
+
+    fn grant(self, task: &Task) -> Result<(), Errno> {
+        lookup::of(task).map_err(|_| Errno::EPERM)?;
+        balance::set_policy(task, self.policy);
+        let mut labels = 0;
+        if self.number == abi::SCHED_BATCH {
+            labels |= label::BATCH;
+        }
+        if self.resets_on_fork {
+            labels |= label::RESET_ON_FORK;
+        }
+        task.label(label::BATCH | label::RESET_ON_FORK, labels);
+        trace(task);
+        Ok(())
+    }
 }
 
 fn trace(task: &Task) {
@@ -57,31 +97,18 @@ fn trace(task: &Task) {
     task::trace_attributes_as(task, comm.as_str());
 }
 
-/// The policy with this number, and the number. The nice value is that which the thread has in the fair class.
-fn policy(number: u32, priority: u32, nice: Nice) -> Result<(u32, Policy), Errno> {
-    let real_time = || {
-        u8::try_from(priority)
-            .ok()
-            .filter(|&priority| priority > 0)
-            .and_then(RtPriority::new)
-            .ok_or(Errno::EINVAL)
-    };
-    let policy = match number {
-        abi::SCHED_FIFO => Policy::Fifo(real_time()?),
-        abi::SCHED_RR => Policy::RoundRobin(real_time()?),
-        abi::SCHED_NORMAL | abi::SCHED_BATCH if priority == 0 => Policy::Fair(nice),
-        _ => return Err(Errno::EINVAL),
-    };
-    Ok((number, policy))
-}
-
 fn policy_number(task: &Task) -> u32 {
     match task.policy() {
         Policy::Fifo(_) => abi::SCHED_FIFO,
         Policy::RoundRobin(_) => abi::SCHED_RR,
-        Policy::Fair(_) if task.is_batch() => abi::SCHED_BATCH,
+        Policy::IDLE => abi::SCHED_IDLE,
+        Policy::Fair(_) if task.has_label(label::BATCH) => abi::SCHED_BATCH,
         Policy::Fair(_) => abi::SCHED_NORMAL,
     }
+}
+
+fn resets_on_fork(task: &Task) -> bool {
+    task.has_label(label::RESET_ON_FORK)
 }
 
 fn priority(policy: Policy) -> u32 {
@@ -90,28 +117,34 @@ fn priority(policy: Policy) -> u32 {
 
 /// sched_setscheduler(2).
 pub fn sched_setscheduler(args: &Args) -> SysResult {
-    if args[2] == 0 {
+    let number = args[1] as u32;
+    if number.cast_signed() < 0 || args[2] == 0 || (args[0] as i32) < 0 {
         return Err(Errno::EINVAL);
     }
     let wanted: u32 = user::read(args[2])?;
     let task = target(args[0])?;
-    set_policy(&task, policy(args[1] as u32, wanted, task.nice())?);
+    let resets_on_fork = number & abi::SCHED_RESET_ON_FORK != 0;
+    let number = number & !abi::SCHED_RESET_ON_FORK;
+    Wish::new(number, wanted, task.nice(), resets_on_fork)?.grant(&task)?;
     Ok(0)
 }
 
 /// sched_getscheduler(2).
 pub fn sched_getscheduler(args: &Args) -> SysResult {
-    Ok(policy_number(&*target(args[0])?).into())
+    let task = target(args[0])?;
+    let flag = if resets_on_fork(&task) { abi::SCHED_RESET_ON_FORK } else { 0 };
+    Ok((policy_number(&task) | flag).into())
 }
 
 /// sched_setparam(2).
 pub fn sched_setparam(args: &Args) -> SysResult {
-    if args[1] == 0 {
+    if args[1] == 0 || (args[0] as i32) < 0 {
         return Err(Errno::EINVAL);
     }
     let wanted: u32 = user::read(args[1])?;
     let task = target(args[0])?;
-    set_policy(&task, policy(policy_number(&task), wanted, task.nice())?);
+    let resets_on_fork = resets_on_fork(&task);
+    Wish::new(policy_number(&task), wanted, task.nice(), resets_on_fork)?.grant(&task)?;
     Ok(0)
 }
 
@@ -124,63 +157,94 @@ pub fn sched_getparam(args: &Args) -> SysResult {
     Ok(0)
 }
 
-/// Bytes of the first `struct sched_attr`: size, policy, flags, nice value, priority, and three times of
+/// Bytes of the first `struct sched_attr`: size, policy, flags (two words), nice value, priority, and three times of
 /// the deadline class (`SCHED_ATTR_SIZE_VER0`).
-const ATTR_BYTES: u32 = 48;
+const FIRST_ATTR_BYTES: u32 = 48;
+/// Bytes of the second, which has two words of utilisation besides (`SCHED_ATTR_SIZE_VER1`).
+const ATTR_BYTES: u32 = 56;
+/// Most that one is ever taken to have.
+const MAX_ATTR_BYTES: u32 = 4096;
 
-/// sched_setattr(2).
-pub fn sched_setattr(args: &Args) -> SysResult {
-    let (at, flags) = (args[1], args[2]);
-    if at == 0 || flags as u32 != 0 {
-        return Err(Errno::EINVAL);
-    }
+/// Reads a `struct sched_attr`, of whatever size its first word says.
+fn read_attr(at: u64) -> Result<[u32; ATTR_BYTES as usize / 4], Errno> {
     let size = match user::read::<u32>(at)? {
-        0 => ATTR_BYTES,
+        0 => FIRST_ATTR_BYTES,
         size => size,
     };
     // What is not known must be zero; a caller that asks for more is told what there is.
-    let rest = size.checked_sub(ATTR_BYTES).filter(|_| size <= 4096);
-    let Some(rest) = rest else {
-        user::write(at, &ATTR_BYTES)?;
-        return Err(Errno::E2BIG);
-    };
-    let mut offset = 0;
-    while offset < rest {
-        let byte: u8 = user::read(at + u64::from(ATTR_BYTES + offset))?;
-        if byte != 0 {
-            user::write(at, &ATTR_BYTES)?;
-            return Err(Errno::E2BIG);
-        }
-        offset += 1;
+    let too_big = || user::write(at, &ATTR_BYTES).and(Err(Errno::E2BIG));
+    if !(FIRST_ATTR_BYTES..=MAX_ATTR_BYTES).contains(&size) {
+        return too_big();
     }
-    let words: [u32; 6] = user::read(at)?;
-    let [_, number, flags, flags_above, nice, priority] = words;
-    if flags != 0 || flags_above != 0 {
+    for offset in ATTR_BYTES..size {
+        if user::read::<u8>(at + u64::from(offset))? != 0 {
+            return too_big();
+        }
+    }
+    let mut words = [0; ATTR_BYTES as usize / 4];
+    let known = (size.min(ATTR_BYTES) / 4) as usize;
+    user::read_slice(&mut words[..known], at)?;
+    Ok(words)
+}
+
+/// sched_setattr(2).
+pub fn sched_setattr(args: &Args) -> SysResult {
+    /// Of the deadline class; others may have them.
+    const DEADLINE_FLAGS: u32 = abi::SCHED_FLAG_RECLAIM | abi::SCHED_FLAG_DL_OVERRUN;
+    const KNOWN_FLAGS: u32 =
+        abi::SCHED_FLAG_RESET_ON_FORK | abi::SCHED_FLAG_KEEP_ALL | DEADLINE_FLAGS;
+    let (at, call_flags) = (args[1], args[2] as u32);
+    if at == 0 || call_flags != 0 || (args[0] as i32) < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let [_, number, flags, flags_above, nice, priority, ..] = read_attr(at)?;
+    if number.cast_signed() < 0 {
         return Err(Errno::EINVAL);
     }
     let task = target(args[0])?;
-    set_policy(&task, policy(number, priority, clamp(nice.cast_signed()))?);
+    let (number, resets_on_fork) = match flags & abi::SCHED_FLAG_KEEP_POLICY {
+        0 => (number, flags & abi::SCHED_FLAG_RESET_ON_FORK != 0),
+        _ => (policy_number(&task), resets_on_fork(&task)),
+    };
+    let keeps_parameters = flags & abi::SCHED_FLAG_KEEP_PARAMS != 0;
+    let priority = match task.policy().rt_priority() {
+        Some(priority) if keeps_parameters => priority.get().into(),
+        _ => priority,
+    };
+    let mut wish = Wish::new(number, priority, clamp(nice.cast_signed()), resets_on_fork)?;
+    if flags_above != 0 || flags & !(KNOWN_FLAGS | abi::SCHED_FLAG_UTIL_CLAMP) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & abi::SCHED_FLAG_UTIL_CLAMP != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if keeps_parameters {
+        // As on Linux, the policy with them, whatever was said of it.
+        wish = Wish { number: policy_number(&task), policy: task.policy(), ..wish };
+    }
+    wish.grant(&task)?;
     Ok(0)
 }
 
 /// sched_getattr(2).
 pub fn sched_getattr(args: &Args) -> SysResult {
     let (at, size, flags) = (args[1], args[2] as u32, args[3] as u32);
-    if at == 0 || flags != 0 || !(ATTR_BYTES..=4096).contains(&size) {
+    let is_known_size = (FIRST_ATTR_BYTES..=MAX_ATTR_BYTES).contains(&size);
+    if at == 0 || flags != 0 || !is_known_size {
         return Err(Errno::EINVAL);
     }
     let task = target(args[0])?;
     let policy = task.policy();
-    let nice = match policy {
-        Policy::Fair(nice) => i32::from(nice.get()),
-        _ => 0,
-    };
+    let size = size.min(ATTR_BYTES);
     let mut words = [0u32; ATTR_BYTES as usize / 4];
-    words[0] = ATTR_BYTES;
+    words[0] = size;
     words[1] = policy_number(&task);
-    words[4] = nice.cast_unsigned();
-    words[5] = priority(policy);
-    user::write(at, &words)?;
+    words[2] = if resets_on_fork(&task) { abi::SCHED_FLAG_RESET_ON_FORK } else { 0 };
+    match policy.rt_priority() {
+        Some(priority) => words[5] = priority.get().into(),
+        None => words[4] = i32::from(task.nice().get()).cast_unsigned(),
+    }
+    user::write_slice(at, &words[..size as usize / 4])?;
     Ok(0)
 }
 
@@ -222,10 +286,11 @@ pub fn sched_rr_get_interval(args: &Args) -> SysResult {
 /// sched_setaffinity(2).
 pub fn sched_setaffinity(args: &Args) -> SysResult {
     let mut bytes = [0; CPU_SET_BYTES as usize];
-    let len = args[1].min(CPU_SET_BYTES) as usize;
+    let len = u64::from(args[1] as u32).min(CPU_SET_BYTES) as usize;
     user::read_bytes(&mut bytes[..len], args[2])?;
     let cpus = CpuSet::from_bits(u64::from_le_bytes(bytes));
     let task = target(args[0]).map_err(|_| Errno::ESRCH)?;
+    lookup::of(&task).map_err(|_| Errno::EPERM)?;
     balance::set_affinity(&task, cpus).map_err(|_| Errno::EINVAL)?;
     trace(&task);
     Ok(0)
@@ -233,7 +298,8 @@ pub fn sched_setaffinity(args: &Args) -> SysResult {
 
 /// sched_getaffinity(2): returns the size of the set.
 pub fn sched_getaffinity(args: &Args) -> SysResult {
-    if args[1] < CPU_SET_BYTES || !args[1].is_multiple_of(CPU_SET_BYTES) {
+    let len = u64::from(args[1] as u32);
+    if len < CPU_SET_BYTES || !len.is_multiple_of(CPU_SET_BYTES) {
         return Err(Errno::EINVAL);
     }
     let task = target(args[0]).map_err(|_| Errno::ESRCH)?;

@@ -61,6 +61,7 @@ fn trace_named(task: &Task, policy: Policy, name: &str) {
     let (class, priority, nice) = match policy {
         Policy::Fifo(priority) => (0, priority.get(), Nice::default()),
         Policy::RoundRobin(priority) => (1, priority.get(), Nice::default()),
+        Policy::IDLE => (3, 0, Nice::MAX),
         Policy::Fair(nice) => (2, 0, nice),
     };
     events::task_attr(task.pid(), class, priority, nice.get(), task.allowed().bits(), name);

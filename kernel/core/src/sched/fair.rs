@@ -22,7 +22,7 @@
 //! A comparison of `V` with a vruntime needs no division: with `key = v - origin`, `V >= v` means
 //! `Σ weight·key >= key · Σ weight`. The sum includes the running entity, so that switching between
 //! entities changes nothing in it. It equals `load · (V - origin)`, and the origin is moved along, so
-//! 64 bits hold it, and any `key · load`, while a queue's load is below 2^31 (24,000 entities of
+//! 64 bits hold it, and any `key · load`, while a queue's load is below 2^30 (12,000 entities of
 //! nice -20 on one CPU) and nobody overruns its slice by minutes while others wait. Arithmetic wraps:
 //! beyond that a pick can be wrong, and the sum is exact again as soon as it fits again.
 //!

@@ -21,7 +21,7 @@
 //!
 //! 1. Real time (`rt.rs`): 100 levels; the highest level that has someone runs. First in, first
 //!    out, or taking turns every quantum.
-//! 2. Fair (`fair.rs`): earliest eligible virtual deadline first (EEVDF).
+//! 2. Fair (`fair.rs`): earliest eligible virtual deadline first (EEVDF); [`Policy::IDLE`] with the least weight.
 //! 3. Idle: nobody is runnable, [`RunQueue::schedule`] returns none.
 //!
 //! Start with [`RunQueue`]; [`placement`] chooses between CPUs.

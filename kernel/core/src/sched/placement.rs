@@ -7,7 +7,7 @@
 //! Searches start beside the asking CPU, so that CPUs which ask at the same time find different
 //! ones.
 
-use super::policy::{Policy, RtPriority};
+use super::policy::{Nice, Policy, RtPriority};
 use crate::cpuset::CpuSet;
 
 /// What a CPU that might be given work does.
@@ -17,6 +17,8 @@ pub enum Activity {
     Polling,
     /// It idles, halted: an interrupt wakes it.
     Halted,
+    /// It runs tasks of [`Policy::IDLE`] only, which make way for any other.
+    MakesWay,
     /// It runs a fair task.
     Fair,
     /// It runs a real-time task.
@@ -48,11 +50,17 @@ impl CpuView {
     }
 }
 
+/// Whether the tasks of a queue are all of [`Policy::IDLE`], by the sum of their weights and their number: nobody
+/// else weighs so little.
+pub const fn all_make_way(load: u64, nr_running: u32) -> bool {
+    load <= nr_running as u64 * Nice::IDLE.weight() as u64
+}
+
 /// The CPU for a task that becomes runnable. `prev` is the CPU it was on, or its creator's;
 /// `weight` is [`super::Entity::weight`]; `allowed` are the CPUs online that its affinity admits.
 ///
 /// An idle CPU is best: `prev`, whose cache it knows, else a polling one, else a halted one.
-/// Without one, a real-time task goes where the least important task runs, if it is less important
+/// Without one, a task goes where all make way for it. A real-time task goes where the least important task runs, if it is less important
 /// than it; any other goes to the least loaded CPU, if that one would still be less loaded than
 /// `prev` with it.
 ///
@@ -91,6 +99,11 @@ fn select_among(
     if let Some((cpu, _)) = idle.min_by_key(|(_, cpu)| cpu.activity) {
         return cpu;
     }
+    if policy != Policy::IDLE
+        && let Some((cpu, _)) = candidates().find(|(_, cpu)| cpu.activity == Activity::MakesWay)
+    {
+        return cpu;
+    }
     if let Some(priority) = policy.rt_priority() {
         let below = candidates().filter(|(_, cpu)| cpu.activity < Activity::RealTime(priority));
         if let Some((cpu, _)) = below.min_by_key(|(_, cpu)| (cpu.activity, cpu.nr_running)) {
@@ -125,7 +138,10 @@ pub fn periodic_balance(
     let own = view(cpu);
     let (victim, busiest) = busiest(cpu, candidates, view)?;
     let heavier = busiest.load > own.load.saturating_add(own.load / 4);
-    let more = busiest.nr_running >= own.nr_running.saturating_add(2);
+    // Those that make way do not count beside those that do not.
+    let makes_way = |cpu: &CpuView| cpu.activity == Activity::MakesWay;
+    let own_running = if makes_way(&own) && !makes_way(&busiest) { 0 } else { own.nr_running };
+    let more = busiest.nr_running >= own_running.saturating_add(2);
     (more && heavier).then_some(victim)
 }
 
@@ -149,7 +165,6 @@ fn busiest(
 
 #[cfg(test)]
 mod tests {
-    use super::super::Nice;
     use super::*;
     use proptest::prelude::*;
     use std::vec::Vec;
@@ -207,6 +222,38 @@ mod tests {
     }
 
     #[test]
+    fn who_makes_way_is_next_to_idle() {
+        let (making_way, fair) = (cpu(Activity::MakesWay, 1), cpu(Activity::Fair, 1));
+        let select = |cpus: &[CpuView], prev, policy| {
+            select_cpu(prev, CpuSet::first_n(cpus.len()), policy, 1024, |n| cpus[n])
+        };
+        let fifo = Policy::Fifo(RtPriority::new(1).unwrap());
+        for policy in [FAIR, fifo] {
+            assert_eq!(select(&[fair, making_way], 0, policy), 1);
+            assert_eq!(select(&[making_way, making_way], 1, policy), 1, "it stays if it can");
+            assert_eq!(select(&[fair, making_way, cpu(Activity::Halted, 0)], 0, policy), 2);
+        }
+        assert_eq!(select(&[fair, making_way], 0, Policy::IDLE), 0, "nobody makes way for it");
+    }
+
+    #[test]
+    fn a_weight_says_who_makes_way() {
+        assert!(all_make_way(3, 1) && all_make_way(15, 5));
+        let lightest = u64::from(Nice::MAX.weight());
+        assert!(!all_make_way(lightest, 1) && !all_make_way(lightest + 3 * 2, 3));
+    }
+
+    #[test]
+    fn those_who_make_way_do_not_keep_others_away() {
+        let view = |activity, nr_running, load| CpuView { activity, nr_running, load };
+        let (hogs, leftover) = (view(Activity::Fair, 2, 2048), view(Activity::MakesWay, 1, 3));
+        let pull = |cpus: [CpuView; 2]| periodic_balance(1, CpuSet::first_n(2), |n| cpus[n]);
+        assert_eq!(pull([hogs, leftover]), Some(0));
+        assert_eq!(pull([hogs, view(Activity::Fair, 1, 1024)]), None);
+        assert_eq!(pull([view(Activity::MakesWay, 2, 6), leftover]), None, "back and forth");
+    }
+
+    #[test]
     fn pulls_from_the_busiest() {
         let cpus = [
             cpu(Activity::Polling, 0),
@@ -226,6 +273,7 @@ mod tests {
         let activity = prop_oneof![
             Just(Activity::Polling),
             Just(Activity::Halted),
+            Just(Activity::MakesWay),
             Just(Activity::Fair),
             (0u8..100).prop_map(real_time),
         ];

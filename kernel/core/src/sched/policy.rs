@@ -26,7 +26,7 @@ impl RtPriority {
     }
 }
 
-/// A nice value, -20 to 19; a lower one gets more of the CPU.
+/// A nice value, -20 to 19; a lower one gets more of the CPU. One more is below them all: [`Self::IDLE`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nice(i8);
 
@@ -36,18 +36,21 @@ impl Nice {
     /// The nicest, 19.
     pub const MAX: Self = Self(19);
 
+    /// No nice value, but next to nothing beside anybody who has one: see [`Policy::IDLE`].
+    pub const IDLE: Self = Self(20);
+
     /// A nice value, if the number is one.
     pub const fn new(nice: i8) -> Option<Self> {
         if nice >= Self::MIN.0 && nice <= Self::MAX.0 { Some(Self(nice)) } else { None }
     }
 
-    /// The number, -20 to 19.
+    /// The number, -20 to 19; 20 of [`Self::IDLE`].
     pub const fn get(self) -> i8 {
         self.0
     }
 
     /// Its share of the CPU, relative to the shares of those it competes with; nice 0 is 1024. One
-    /// step of nice is a factor of about 1.25. Linux's `sched_prio_to_weight`.
+    /// step of nice is a factor of about 1.25. Linux's `sched_prio_to_weight`, and `WEIGHT_IDLEPRIO`.
     pub const fn weight(self) -> u32 {
         WEIGHTS[self.index()]
     }
@@ -64,9 +67,9 @@ impl Nice {
     }
 }
 
-/// Linux's `sched_prio_to_weight` (kernel/sched/core.c), nice -20 first.
+/// Linux's `sched_prio_to_weight` (kernel/sched/core.c), nice -20 first, and `WEIGHT_IDLEPRIO` (kernel/sched/sched.h).
 #[rustfmt::skip]
-const WEIGHTS: [u32; 40] = [
+const WEIGHTS: [u32; 41] = [
     88761, 71755, 56483, 46273, 36291,
     29154, 23254, 18705, 14949, 11916,
      9548,  7620,  6100,  4904,  3906,
@@ -75,6 +78,7 @@ const WEIGHTS: [u32; 40] = [
       335,   272,   215,   172,   137,
       110,    87,    70,    56,    45,
        36,    29,    23,    18,    15,
+        3,
 ];
 
 /// How a task wants to be scheduled.
@@ -89,6 +93,10 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// The least of all shares: of a task that runs where the CPU would idle, and makes way for any other (Linux's
+    /// `SCHED_IDLE`).
+    pub const IDLE: Self = Self::Fair(Nice::IDLE);
+
     /// Its real-time priority; none in the fair class.
     #[inline]
     pub const fn rt_priority(self) -> Option<RtPriority> {
@@ -122,7 +130,8 @@ mod tests {
     fn weights_are_linuxs() {
         let weight = |nice| Nice::new(nice).unwrap().weight();
         assert_eq!((weight(-20), weight(0), weight(5), weight(19)), (88761, 1024, 335, 15));
-        for pair in WEIGHTS.windows(2) {
+        assert_eq!((Nice::new(20), Nice::IDLE.weight()), (None, 3));
+        for pair in WEIGHTS[..40].windows(2) {
             let ratio = f64::from(pair[0]) / f64::from(pair[1]);
             assert!((1.19..1.32).contains(&ratio), "{pair:?}");
         }
@@ -131,8 +140,7 @@ mod tests {
     #[test]
     fn virtual_rate_is_exact_for_nice_0_and_never_too_low() {
         assert_eq!(Nice::default().virtual_rate(), 1 << 32);
-        for nice in -20..=19 {
-            let nice = Nice::new(nice).unwrap();
+        for nice in (-20..=19).map(|nice| Nice::new(nice).unwrap()).chain([Nice::IDLE]) {
             let product = nice.virtual_rate() * u64::from(nice.weight());
             assert!((1 << 42..(1 << 42) + u64::from(nice.weight())).contains(&product));
         }

@@ -130,6 +130,14 @@ impl RunQueue {
         self.fair.load() + self.rt.len() as u64 * super::Nice::MIN.weight() as u64
     }
 
+    /// Whether an entity of [`Policy::IDLE`] runs while one of another policy waits: it makes way.
+    pub fn should_make_way(&self) -> bool {
+        // SAFETY: runnable entities are alive by the contract of `enqueue`.
+        let policy = self.current.map(|current| unsafe { current.as_ref() }.policy());
+        policy == Some(Policy::IDLE)
+            && !super::placement::all_make_way(self.load(), self.nr_running)
+    }
+
     /// Highest real-time priority among the runnable, the running one included.
     pub fn highest_rt_priority(&self) -> Option<RtPriority> {
         self.rt.highest()

@@ -7,7 +7,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use linux_raw_sys::general::{S_IFDIR, S_IFLNK, SCHED_FIFO, SCHED_NORMAL, SCHED_RR};
+use linux_raw_sys::general::{
+    S_IFDIR, S_IFLNK, SCHED_BATCH, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL, SCHED_RR,
+};
 use orrery_core::errno::Errno;
 use orrery_core::sched::Policy;
 use orrery_core::space::area::AreaFlags;
@@ -21,6 +23,7 @@ use crate::mm::space::{Backing, Space};
 use crate::process::group::Program;
 use crate::process::signal::{self, summary};
 use crate::process::{Process, Thread, thread_of, tree};
+use crate::sched::task::label;
 use crate::sched::{State, Task};
 use crate::time;
 
@@ -212,10 +215,13 @@ fn thread_stat(task: &Subject, text: &mut String) -> Result<(), Errno> {
 /// One line of numbers. Those that are not kept are 0.
 fn stat(task: &Task, its: Relations, run_ticks: u64, text: &mut String) -> Result<(), Errno> {
     alive(task)?;
-    let (priority, nice, rt_priority, policy) = match task.policy() {
-        Policy::Fifo(it) => (-1 - i32::from(it.get()), 0, it.get(), SCHED_FIFO),
-        Policy::RoundRobin(it) => (-1 - i32::from(it.get()), 0, it.get(), SCHED_RR),
-        Policy::Fair(nice) => (20 + i32::from(nice.get()), nice.get(), 0, SCHED_NORMAL),
+    let nice = i32::from(task.nice().get());
+    let (priority, rt_priority, policy) = match task.policy() {
+        Policy::Fifo(it) => (-1 - i32::from(it.get()), it.get(), SCHED_FIFO),
+        Policy::RoundRobin(it) => (-1 - i32::from(it.get()), it.get(), SCHED_RR),
+        Policy::IDLE => (20 + nice, 0, SCHED_IDLE),
+        Policy::Fair(_) if task.has_label(label::BATCH) => (20 + nice, 0, SCHED_BATCH),
+        Policy::Fair(_) => (20 + nice, 0, SCHED_NORMAL),
     };
     let (virtual_bytes, resident) = match space(task) {
         Some(space) => (space.mapped_pages() * PAGE_BYTES as u64, space.resident_pages()),

@@ -387,7 +387,8 @@ fn errors() {
     say!("bad time: {}", value(bad_time));
     let bad_second = futex(&word, libc::FUTEX_WAKE_OP | PRIVATE, 1, 1, 17 as *const AtomicU32, 0);
     say!("odd second word: {}", value(bad_second));
-    let page = memory::map(memory::PAGE, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).unwrap();
+    let page = memory::map(memory::PAGE, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
+        .unwrap();
     for op in [libc::FUTEX_REQUEUE, libc::FUTEX_CMP_REQUEUE] {
         for scope in [0, PRIVATE] {
             let to = futex(&word, op | scope, 1, 1, word_in(page), 0);

@@ -1,7 +1,9 @@
 //! Limits, scheduling, identity and what else a C library asks of the kernel.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use programs::memory::{self, PAGE};
-use programs::process::{Baton, close, ending, id, pipe, spawn, try_spawn, wait};
+use programs::process::{Baton, close, ending, id, pipe, spawn, try_spawn, wait, wait_until};
 use programs::sys::{outcome, value};
 use programs::{check, say, signal, sys};
 
@@ -12,6 +14,9 @@ fn main() {
         ("descriptor-limit", descriptor_limit),
         ("policies", policies),
         ("policy-errors", policy_errors),
+        ("attributes", attributes),
+        ("reset-on-fork", reset_on_fork),
+        ("leftovers", leftovers),
         ("affinity", affinity),
         ("nice", nice),
         ("yield", yield_all),
@@ -110,6 +115,7 @@ fn policies() {
             ("RR", libc::SCHED_RR, 99),
             ("OTHER", libc::SCHED_OTHER, 0),
             ("BATCH", libc::SCHED_BATCH, 0),
+            ("IDLE", libc::SCHED_IDLE, 0),
         ] {
             let set = schedule(policy, priority);
             let mut now = -1i32;
@@ -120,7 +126,7 @@ fn policies() {
                 value(got)
             );
         }
-        for policy in 0..5 {
+        for policy in 0..7 {
             let (lowest, highest) = (
                 sys!(SYS_sched_get_priority_min, policy),
                 sys!(SYS_sched_get_priority_max, policy),
@@ -142,11 +148,133 @@ fn policy_errors() {
     say!("FIFO 0: {}", schedule(libc::SCHED_FIFO, 0));
     say!("FIFO 100: {}", schedule(libc::SCHED_FIFO, 100));
     say!("OTHER 1: {}", schedule(libc::SCHED_OTHER, 1));
+    say!("IDLE 1: {}", schedule(libc::SCHED_IDLE, 1));
     say!("unknown: {}", schedule(77, 0));
     say!("nobody: {}", value(sys!(SYS_sched_getscheduler, 1 << 30)));
     say!("negative: {}", value(sys!(SYS_sched_getscheduler, -1)));
     say!("nowhere: {}", value(sys!(SYS_sched_setparam, 0, 16u64)));
     say!("null: {}", value(sys!(SYS_sched_setscheduler, 0, 0, 0)));
+}
+
+/// `struct sched_attr` as sched_getattr(2) gives it to a caller that knows so many bytes: policy, flags, nice value,
+/// priority; and the size that was written.
+fn attribute_words(size: u32) -> String {
+    let mut words = [77u32; 16];
+    match sys!(SYS_sched_getattr, 0, &mut words, size, 0) {
+        Ok(_) => {
+            let rest = words[(words[0] / 4) as usize..].iter().all(|&word| word == 77);
+            format!("{:?} size {} {rest}", &words[1..6], words[0])
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+fn set_attributes(size: u32, policy: i32, flags: u64, nice: i32, priority: u32) -> String {
+    let words = [size, policy.cast_unsigned(), flags as u32, 0, nice.cast_unsigned(), priority];
+    let mut all = [0u32; 16];
+    all[..6].copy_from_slice(&words);
+    value(sys!(SYS_sched_setattr, 0, &all, 0))
+}
+
+fn attributes() {
+    const KEEP_POLICY: u64 = 8;
+    const KEEP_PARAMETERS: u64 = 16;
+    let status = ending(|| {
+        for size in [0, 47, 48, 56, 4097] {
+            say!("size {size}: {}", attribute_words(size));
+        }
+        for (policy, flags, nice, priority) in [
+            (libc::SCHED_OTHER, 0, 5, 0),
+            (libc::SCHED_BATCH, 0, 100, 0),
+            (libc::SCHED_FIFO, 0, -5, 7),
+            (libc::SCHED_RR, KEEP_POLICY, 0, 8),
+            (libc::SCHED_RR, KEEP_PARAMETERS, 0, 0),
+            (libc::SCHED_IDLE, 0, 3, 0),
+            (libc::SCHED_OTHER, KEEP_PARAMETERS, 4, 0),
+            (libc::SCHED_OTHER, KEEP_POLICY | KEEP_PARAMETERS, 4, 9),
+            (libc::SCHED_OTHER, 1, 0, 0),
+            (libc::SCHED_OTHER, 0, 0, 1),
+            (libc::SCHED_OTHER, 1 << 20, 0, 0),
+            (-1, 0, 0, 0),
+            (4, 0, 0, 0),
+        ] {
+            let set = set_attributes(48, policy, flags, nice, priority);
+            say!("{policy} {flags} {nice} {priority}: {set}, is {}", attribute_words(48));
+        }
+        for size in [0, 1, 56, 64] {
+            say!("size {size}: {}", set_attributes(size, 0, 0, 0, 0));
+        }
+        let mut too_much = [0u32; 16];
+        (too_much[0], too_much[15]) = (64, 1);
+        say!("too much: {} {}", value(sys!(SYS_sched_setattr, 0, &too_much, 0)), too_much[0]);
+        0
+    });
+    say!("{status}");
+}
+
+/// What a child has of its maker's scheduling, and what not, where the maker has said so.
+fn reset_on_fork() {
+    const RESET: i32 = 0x4000_0000;
+    for (policy, priority, nice) in [
+        (libc::SCHED_FIFO, 3, 0),
+        (libc::SCHED_RR | RESET, 3, 7),
+        (libc::SCHED_OTHER | RESET, 0, -4),
+        (libc::SCHED_BATCH | RESET, 0, 4),
+        (libc::SCHED_IDLE | RESET, 0, -4),
+        (libc::SCHED_FIFO, 3, 7),
+    ] {
+        let status = ending(|| {
+            sys!(SYS_setpriority, 0, 0, nice).unwrap();
+            let set = schedule(policy, priority);
+            say!("{set}, is {}", value(sys!(SYS_sched_getscheduler, 0)));
+            let status = ending(|| {
+                let nice = value(sys!(SYS_getpriority, 0, 0));
+                say!("child: {} {nice}", value(sys!(SYS_sched_getscheduler, 0)));
+                schedule(libc::SCHED_OTHER, 0);
+                say!("then {}", value(sys!(SYS_getpriority, 0, 0)));
+                0
+            });
+            say!("{status}");
+            0
+        });
+        say!("{status}");
+    }
+}
+
+/// Of one CPU, SCHED_IDLE gets what others leave: next to nothing, and all.
+fn leftovers() {
+    let shared = memory::shared_pages(1).cast::<AtomicU64>();
+    // SAFETY: zeroes at first, in a page that lives as long as the case.
+    let (counts, stop) = unsafe { ([&*shared, &*shared.add(1)], &*shared.add(2)) };
+    let mut set = [0u64; 16];
+    sys!(SYS_sched_getaffinity, 0, 128, &mut set).unwrap();
+    let mut only = [0u64; 16];
+    only[0] = set[0] & set[0].wrapping_neg();
+    let children = [libc::SCHED_IDLE, libc::SCHED_OTHER].map(|policy| {
+        spawn(|| {
+            sys!(SYS_sched_setaffinity, 0, 128, &only).unwrap();
+            schedule(policy, 0);
+            let count = counts[usize::from(policy == libc::SCHED_OTHER)];
+            while stop.load(Ordering::Relaxed) == 0 {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            0
+        })
+    });
+    let [idle, other] = counts.map(|count| move || count.load(Ordering::Relaxed));
+    wait_until(|| idle() > 0 && other() > 0);
+    let before = (idle(), other());
+    // Longer than a slice of either.
+    wait_until(|| other() > before.1 + 50_000_000);
+    let (idle_ran, other_ran) = (idle() - before.0, other() - before.1);
+    say!("next to nothing: {}", idle_ran < other_ran / 8);
+    sys!(SYS_kill, children[1], libc::SIGKILL).unwrap();
+    say!("{}", wait(children[1]));
+    let before = idle();
+    wait_until(|| idle() > before + 100_000);
+    stop.store(1, Ordering::Relaxed);
+    say!("and all: {}", wait(children[0]));
+    memory::unmap(shared.cast(), PAGE);
 }
 
 fn affinity() {

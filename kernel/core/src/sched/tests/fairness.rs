@@ -91,6 +91,59 @@ fn nice_0_and_5_share_by_weight() {
     assert!((ratio / weights - 1.0).abs() < tolerance, "ratio {ratio}, weights {weights}");
 }
 
+/// A policy of the fair class: the nice values, and one above them for `Policy::IDLE`.
+fn any_fair(number: i8) -> Policy {
+    if number > Nice::MAX.get() { Policy::IDLE } else { fair(number) }
+}
+
+#[test]
+fn idle_gets_next_to_nothing_beside_a_hog() {
+    let mut cpu = Cpu::with(&[Policy::IDLE, fair(19), fair(0)]);
+    cpu.schedule(0, Switch::Preempt);
+    let slices = if cfg!(miri) { 700 } else { 40_000 };
+    for _ in 0..slices {
+        cpu.run_to_next_event();
+    }
+    let share = |n: usize| cpu.info(n).run_ticks as f64 / cpu.now as f64;
+    let total = f64::from(3 + 15 + 1024);
+    let tolerance = if cfg!(miri) { 0.5 } else { 0.02 };
+    assert!((share(0) / (3.0 / total) - 1.0).abs() < tolerance, "{}", share(0));
+    assert!((share(1) / (15.0 / total) - 1.0).abs() < tolerance, "{}", share(1));
+}
+
+#[test]
+fn idle_makes_way_for_who_wakes_and_preempts_nobody() {
+    let mut cpu = Cpu::with(&[fair(0)]);
+    cpu.schedule(0, Switch::Preempt);
+    let (sleeper, idle) = (0, cpu.create(Policy::IDLE));
+    cpu.schedule(10_000, Switch::Block);
+    let _ = cpu.enqueue(idle, Enqueue::New);
+    assert_eq!(cpu.schedule(0, Switch::Preempt), Some(idle));
+    for _ in 0..100 {
+        cpu.now += 1_000;
+        assert!(!cpu.queue.should_make_way(), "it is alone");
+        let preempt = cpu.enqueue(sleeper, Enqueue::Wakeup);
+        assert!(cpu.queue.should_make_way());
+        let next = if preempt == Preempt::Yes {
+            cpu.schedule(0, Switch::Preempt)
+        } else {
+            // The rest of its slice is, by the weights, shorter than the other's: next to nothing.
+            let left = cpu.queue.next_event().unwrap() - cpu.now;
+            assert!(left <= 1 + 3_000 * 3 / 1024, "{left}");
+            cpu.run_to_next_event()
+        };
+        assert_eq!(next, Some(sleeper));
+        assert!(!cpu.queue.should_make_way());
+        assert_eq!(cpu.schedule(100, Switch::Block), Some(idle));
+    }
+    // The other way round: one that is owed nothing waits.
+    let mut cpu = Cpu::with(&[fair(0)]);
+    cpu.schedule(0, Switch::Preempt);
+    let idle = cpu.create(Policy::IDLE);
+    cpu.now += 100;
+    assert_eq!(cpu.enqueue(idle, Enqueue::Wakeup), Preempt::No);
+}
+
 proptest! {
     #![proptest_config(proptest_config(64))]
 
@@ -98,8 +151,8 @@ proptest! {
     /// bounds every lag by one slice at any time, so the error does not grow; over 100 slices
     /// of the entity itself it is below 2 %.
     #[test]
-    fn hogs_share_by_weight(nices in proptest::collection::vec(-20i8..20, 2..6)) {
-        let policies: Vec<_> = nices.iter().map(|nice| fair(*nice)).collect();
+    fn hogs_share_by_weight(nices in proptest::collection::vec(-20i8..=20, 2..6)) {
+        let policies: Vec<_> = nices.iter().map(|nice| any_fair(*nice)).collect();
         let mut cpu = Cpu::with(&policies);
         cpu.schedule(0, Switch::Preempt);
         let total: u64 = cpu.entities.iter().map(|entity| entity.weight()).sum();
@@ -130,12 +183,12 @@ proptest! {
     /// meanwhile.
     #[test]
     fn lag_survives(
-        nices in proptest::collection::vec(-20i8..20, 3..6),
+        nices in proptest::collection::vec(-20i8..=20, 3..6),
         ran in proptest::collection::vec(1u64..20_000, 1..20),
         away in 0u64..50_000,
         how in prop_oneof![Just(Switch::Block), Just(Switch::Migrate)],
     ) {
-        let policies: Vec<_> = nices.iter().map(|nice| fair(*nice)).collect();
+        let policies: Vec<_> = nices.iter().map(|nice| any_fair(*nice)).collect();
         let mut cpu = Cpu::with(&policies);
         cpu.schedule(0, Switch::Preempt);
         for ticks in ran {
@@ -165,12 +218,12 @@ proptest! {
     /// A change of the nice value keeps what is owed in real time, and nobody else's lag.
     #[test]
     fn renice_keeps_what_is_owed(
-        nices in proptest::collection::vec(-20i8..20, 2..6),
+        nices in proptest::collection::vec(-20i8..=20, 2..6),
         ran in proptest::collection::vec(1u64..3_000, 1..20),
         which in 0usize..6,
-        nice in -20i8..20,
+        nice in -20i8..=20,
     ) {
-        let policies: Vec<_> = nices.iter().map(|nice| fair(*nice)).collect();
+        let policies: Vec<_> = nices.iter().map(|nice| any_fair(*nice)).collect();
         let mut cpu = Cpu::with(&policies);
         cpu.schedule(0, Switch::Preempt);
         for ticks in ran {
@@ -179,10 +232,11 @@ proptest! {
         let which = which % nices.len();
         let owed: Vec<_> = (0..nices.len()).map(|n| lag_ticks(&cpu, n)).collect();
         prop_assume!(owed[which].abs() < 2 * 3_000);
-        let _ = cpu.set_policy(which, fair(nice));
+        let _ = cpu.set_policy(which, any_fair(nice));
         // Virtual times are whole: an error of 1 is weight / 1024 ticks, and moves everybody.
-        let weights = nices.iter().chain([&nice]).map(|nice| Nice::new(*nice).unwrap().weight());
-        let error = 3 + 3 * weights.max().unwrap() as i128 / 1024;
+        let lowest = nices.iter().chain([&nice]).min().unwrap();
+        let heaviest = Nice::new(*lowest).unwrap_or(Nice::MAX).weight();
+        let error = 3 + 3 * i128::from(heaviest) / 1024;
         for (n, owed) in owed.into_iter().enumerate() {
             let now = lag_ticks(&cpu, n);
             prop_assert!((now - owed).abs() <= error, "{n}: {now} for {owed}");
@@ -191,8 +245,8 @@ proptest! {
 
     /// Nobody waits longer than the others' slices take, plus its own way to eligibility.
     #[test]
-    fn nobody_starves(nices in proptest::collection::vec(-20i8..20, 2..8)) {
-        let policies: Vec<_> = nices.iter().map(|nice| fair(*nice)).collect();
+    fn nobody_starves(nices in proptest::collection::vec(-20i8..=20, 2..8)) {
+        let policies: Vec<_> = nices.iter().map(|nice| any_fair(*nice)).collect();
         let mut cpu = Cpu::with(&policies);
         cpu.schedule(0, Switch::Preempt);
         let total: u64 = cpu.entities.iter().map(|entity| entity.weight()).sum();

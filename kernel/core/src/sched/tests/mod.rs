@@ -44,6 +44,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         (0u8..4).prop_map(|n| round_robin(n * 33)),
         (-20i8..20).prop_map(fair),
         (-20i8..20).prop_map(fair),
+        Just(Policy::IDLE),
     ]
 }
 
