@@ -6,8 +6,9 @@
 
 use alloc::collections::BTreeMap;
 
-use linux_raw_sys::general::SEEK_HOLE;
+use linux_raw_sys::general::{RLIMIT_FSIZE, SEEK_HOLE};
 use orrery_core::errno::Errno;
+use orrery_core::signal::Signal;
 
 use super::io::{IoFrom, IoTo};
 use super::limits;
@@ -15,6 +16,7 @@ use super::page::{PAGE_BYTES, Page};
 use crate::mm::VirtAddr;
 use crate::mm::address::virt_to_phys;
 use crate::mm::space::{Access, PageError, SourcePage};
+use crate::process::{signal, try_current};
 use crate::sched::mutex::Mutex;
 use crate::sync::SpinLock;
 
@@ -61,6 +63,17 @@ enum Source {
     Page(Page),
     Bundle(&'static [u8]),
     Hole,
+}
+
+/// How long the running program may make a file (`RLIMIT_FSIZE`).
+fn size_limit() -> u64 {
+    try_current().map_or(u64::MAX, |thread| thread.process.limits.lock().soft(RLIMIT_FSIZE))
+}
+
+/// The running program would make a file longer than that: it gets SIGXFSZ, and this error.
+fn exceed_limit() -> Errno {
+    signal::send_to_self(Signal::SIGXFSZ);
+    Errno::EFBIG
 }
 
 fn page_of(at: u64) -> u64 {
@@ -167,18 +180,22 @@ impl Content {
     /// Writes at offset `at`, or at the end; returns where the first byte went.
     ///
     /// # Errors
-    /// `EFAULT`, `ENOSPC`; `EFBIG` beyond [`MAX_SIZE_BYTES`]. What was written before stays.
+    /// `EFAULT`, `ENOSPC`; `EFBIG` beyond [`MAX_SIZE_BYTES`] and the program's own limit. What was written before
+    /// stays.
     pub fn write(&self, from: &mut IoFrom<'_>, at: Option<u64>) -> (u64, Result<(), Errno>) {
         let _changes = self.changes.lock();
         let start = at.unwrap_or_else(|| self.size_bytes());
-        (start, self.write_locked(from, start))
+        let limit = size_limit();
+        if start >= limit {
+            return (start, Err(exceed_limit()));
+        }
+        (start, self.write_locked(from, start, limit.min(MAX_SIZE_BYTES)))
     }
 
-    fn write_locked(&self, from: &mut IoFrom<'_>, start: u64) -> Result<(), Errno> {
+    fn write_locked(&self, from: &mut IoFrom<'_>, start: u64, max_bytes: u64) -> Result<(), Errno> {
         let mut at = start;
         while from.left() > 0 {
-            let room =
-                MAX_SIZE_BYTES.saturating_sub(at).min((PAGE_BYTES - offset_in_page(at)) as u64);
+            let room = max_bytes.saturating_sub(at).min((PAGE_BYTES - offset_in_page(at)) as u64);
             if room == 0 {
                 return Err(Errno::EFBIG);
             }
@@ -227,12 +244,15 @@ impl Content {
     /// Cuts the file off, or makes it longer by a hole.
     ///
     /// # Errors
-    /// `EFBIG` beyond [`MAX_SIZE_BYTES`].
+    /// `EFBIG` beyond [`MAX_SIZE_BYTES`] and the program's own limit.
     pub fn set_size(&self, size_bytes: u64) -> Result<(), Errno> {
         if size_bytes > MAX_SIZE_BYTES {
             return Err(Errno::EFBIG);
         }
         let _changes = self.changes.lock();
+        if size_bytes > self.size_bytes() && size_bytes > size_limit() {
+            return Err(exceed_limit());
+        }
         let cut_off = {
             let mut pages = self.pages.lock();
             let mut cut_off = BTreeMap::new();

@@ -2,14 +2,14 @@
 
 use alloc::sync::Arc;
 
-use linux_raw_sys::general::{O_RDWR, POLLIN, POLLRDNORM};
+use linux_raw_sys::general::{O_NONBLOCK, O_RDWR, POLLIN, POLLRDNORM};
 use orrery_core::errno::Errno;
-use orrery_core::fs::fd_table::{MAX_DESCRIPTORS, OnExec};
+use orrery_core::fs::fd_table::OnExec;
 
 use super::file::{File, OpenFile};
 use super::files::Files;
 use super::inode::{Inode, Node};
-use crate::process::{Process, tree};
+use crate::process::{Process, current, thread_of, tree};
 use crate::sched::wait::WaitQueue;
 
 /// A process, as a file: readable once it has ended.
@@ -29,15 +29,19 @@ impl File for Pidfd {
     }
 }
 
-/// Opens one; it is closed on exec.
+/// Opens one, with the status flags `flags`; it is closed on exec.
 ///
 /// # Errors
 /// `EMFILE`, `ENFILE`.
-pub fn open(files: &Files, process: &Arc<Process>) -> Result<i32, Errno> {
+pub fn open(files: &Files, process: &Arc<Process>, flags: u32) -> Result<i32, Errno> {
     let inode = Inode::nameless(Node::Nameless, 0o600)?;
-    let file = OpenFile::new(Arc::new(Pidfd(process.clone())), inode, O_RDWR)?;
-    let fd = files.insert(0, MAX_DESCRIPTORS, file, OnExec::Close)?;
-    Ok(fd.cast_signed())
+    let file = OpenFile::new(Arc::new(Pidfd(process.clone())), inode, O_RDWR | flags)?;
+    insert(files, file)
+}
+
+fn insert(files: &Files, file: Arc<OpenFile>) -> Result<i32, Errno> {
+    let limit = current().process.limits.lock().descriptors();
+    Ok(files.insert(0, limit, file, OnExec::Close)?.cast_signed())
 }
 
 /// The process that a descriptor means.
@@ -45,5 +49,29 @@ pub fn open(files: &Files, process: &Arc<Process>) -> Result<i32, Errno> {
 /// # Errors
 /// `EBADF`.
 pub fn process(files: &Files, fd: i32) -> Result<Arc<Process>, Errno> {
-    files.get(fd)?.file().process().cloned().ok_or(Errno::EBADF)
+    Ok(to_wait_for(files, fd)?.0)
+}
+
+/// [`process`], and whether a wait for it is not to sleep.
+///
+/// # Errors
+/// `EBADF`.
+pub fn to_wait_for(files: &Files, fd: i32) -> Result<(Arc<Process>, bool), Errno> {
+    let file = files.get(fd)?;
+    let process = file.file().process().cloned().ok_or(Errno::EBADF)?;
+    Ok((process, file.flags() & O_NONBLOCK != 0))
+}
+
+/// Opens a file that `process` has open under `fd` (pidfd_getfd(2)); it is closed on exec.
+///
+/// # Errors
+/// `EBADF` if it has none there, `ESRCH` if it is no more; `EMFILE`.
+pub fn open_file_of(files: &Files, process: &Process, fd: i32) -> Result<i32, Errno> {
+    let its = {
+        let tree = tree::lock();
+        let leader = process.family.get(&tree).leader.as_ref().map(|it| it.task());
+        let thread = leader.and_then(|task| thread_of(task)).ok_or(Errno::ESRCH)?;
+        thread.files.lock().clone().ok_or(Errno::EBADF)?
+    };
+    insert(files, its.get(fd)?)
 }

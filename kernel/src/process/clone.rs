@@ -206,7 +206,7 @@ fn check_process_limit(parent: &Thread) -> Result<(), Errno> {
 }
 
 fn give_pidfd(parent: &Thread, process: &Arc<Process>, at: u64) -> Result<i32, Errno> {
-    let fd = crate::fs::pidfd::open(&parent.files(), process)?;
+    let fd = crate::fs::pidfd::open(&parent.files(), process, 0)?;
     let written = crate::mm::user::write(at, &fd).inspect_err(|_| {
         let _ = parent.files().close(fd);
     });
@@ -261,6 +261,7 @@ fn make_task(
                 clear_child_tid: AtomicU64::new(clear_child_tid(request)),
                 robust_list: AtomicU64::new(0),
                 comm: SpinLock::new("thread's name", comm),
+                timer_slack: parent.timer_slack.of_child(),
                 fork_restarts: AtomicU32::new(0),
                 is_doomed: AtomicBool::new(false),
                 vfork_done: SpinLock::new("vfork", vfork_done),

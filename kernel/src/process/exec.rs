@@ -236,16 +236,17 @@ fn map(
     let space = Space::new()?;
     space.set_limits(limits.of_memory());
     let span = plan.span().ok_or(Errno::ENOEXEC)?;
+    let moves = Moves::new(&thread.process);
     let base = match plan.is_relocatable {
-        true => RELOCATED_BASE + random_pages() * PAGE - span.start,
+        true => RELOCATED_BASE + moves.program * PAGE - span.start,
         false => 0,
     };
     let mut tails = Vec::new();
     for segment in &plan.segments {
         map_segment(&space, file, segment, base, &mut tails)?;
     }
-    space.begin_break(base + span.end + random_pages() % (RANDOM_PAGES >> 8) * PAGE);
-    let top = STACK_TOP - random_pages() * PAGE;
+    space.begin_break(base + span.end + moves.heap * PAGE);
+    let top = STACK_TOP - moves.stack * PAGE;
     space.map(&MapRequest {
         hint: top - STACK_BYTES,
         len_bytes: STACK_BYTES,
@@ -254,7 +255,7 @@ fn map(
         backing: Backing::Anonymous,
         flags: AreaFlags::STACK,
     })?;
-    space.move_map_base(random_pages() * PAGE);
+    space.move_map_base(moves.mappings * PAGE);
     let vdso = time::vdso::map(&space)?;
     let facts = Facts {
         headers_address: plan.headers_address.map_or(0, |at| base + at),
@@ -316,9 +317,27 @@ fn map_segment(
     Ok(())
 }
 
-/// By how many pages something is moved; 0 where runs are to repeat.
-fn random_pages() -> u64 {
-    if options::get().randomise_addresses { crate::random::next_u64() % RANDOM_PAGES } else { 0 }
+/// Where the parts of a program are: by how many pages each is moved.
+struct Moves {
+    program: u64,
+    heap: u64,
+    stack: u64,
+    mappings: u64,
+}
+
+impl Moves {
+    /// At random; none where runs are to repeat, or the process has asked for none.
+    fn new(process: &Process) -> Self {
+        let is_fixed = !options::get().randomise_addresses
+            || process.attributes.load(Ordering::Relaxed) & attribute::FIXED_ADDRESSES != 0;
+        let pages = || if is_fixed { 0 } else { crate::random::next_u64() % RANDOM_PAGES };
+        Self {
+            program: pages(),
+            heap: pages() % (RANDOM_PAGES >> 8),
+            stack: pages(),
+            mappings: pages(),
+        }
+    }
 }
 
 fn random_bytes() -> [u8; 16] {

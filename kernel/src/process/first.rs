@@ -17,7 +17,7 @@ use orrery_core::sched::Policy;
 
 use super::group::{Process, State};
 use super::limits::Limits;
-use super::thread::{Comm, Thread, program_part, thread_of};
+use super::thread::{Comm, Thread, TimerSlack, program_part, thread_of};
 use super::wait::{self, Status};
 use super::{current, exec, exit, signal, tree};
 use crate::arch::tsc;
@@ -126,6 +126,7 @@ fn start(command: Command) -> Result<Arc<Process>, Errno> {
                 clear_child_tid: AtomicU64::new(0),
                 robust_list: AtomicU64::new(0),
                 comm: SpinLock::new("thread's name", Comm::new(b"program")),
+                timer_slack: TimerSlack::default(),
                 fork_restarts: AtomicU32::new(0),
                 is_doomed: AtomicBool::new(false),
                 set_child_tid: AtomicU64::new(0),

@@ -51,6 +51,11 @@ impl Limits {
         self.get(kind).map_or(INFINITY, |limit| limit.soft)
     }
 
+    /// One above the largest descriptor that the process may have.
+    pub fn descriptors(&self) -> u32 {
+        u32::try_from(self.soft(abi::RLIMIT_NOFILE)).unwrap_or(u32::MAX)
+    }
+
     /// Those that an address space enforces.
     pub fn of_memory(&self) -> space::Limits {
         space::Limits {

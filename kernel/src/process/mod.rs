@@ -7,7 +7,7 @@
 //! - [`first`]: the program that everything begins with
 //! - [`fault`]: what a program does wrong, and page faults, which are mostly not wrong
 //! - [`mod@signal`], [`futex`], [`limits`]: signals, futexes, and what a process may use
-//! - [`attribute`]: bits that a process has besides
+//! - [`attribute`]: bits that a process has besides; [`names`]: the machine's names
 //! - [`lookup`]: threads and processes by number
 //!
 //! System calls are decoded by the floor above, [`crate::syscall`].
@@ -22,6 +22,7 @@ pub mod futex;
 pub mod group;
 pub mod limits;
 pub mod lookup;
+pub mod names;
 pub mod signal;
 pub mod thread;
 pub mod tree;

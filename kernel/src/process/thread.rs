@@ -20,6 +20,41 @@ use crate::sync::SpinLock;
 /// Bytes of a thread's name, the NUL included (`TASK_COMM_LEN`).
 pub const COMM_BYTES: usize = 16;
 
+/// How late a thread's timers may be, in nanoseconds (`PR_SET_TIMERSLACK`). They never make use of it.
+pub struct TimerSlack {
+    now: AtomicU64,
+    /// As the thread's maker had it.
+    first: u64,
+}
+
+impl Default for TimerSlack {
+    /// Linux's of the first process.
+    fn default() -> Self {
+        Self::new(50_000)
+    }
+}
+
+impl TimerSlack {
+    fn new(nanos: u64) -> Self {
+        Self { now: AtomicU64::new(nanos), first: nanos }
+    }
+
+    /// That of a new thread which one with this makes.
+    pub fn of_child(&self) -> Self {
+        Self::new(self.get())
+    }
+
+    /// What it is now.
+    pub fn get(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// Changes it, or makes it what it was at first.
+    pub fn set(&self, nanos: Option<u64>) {
+        self.now.store(nanos.unwrap_or(self.first), Ordering::Relaxed);
+    }
+}
+
 /// A thread's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Comm([u8; COMM_BYTES]);
@@ -93,6 +128,8 @@ pub struct Thread {
     pub robust_list: AtomicU64,
     /// Its name.
     pub comm: SpinLock<Comm>,
+    /// How late its timers may be.
+    pub timer_slack: TimerSlack,
     /// How many times in a row its fork was made to begin anew; used by itself.
     pub fork_restarts: AtomicU32,
     /// Set when it must go before it returns to ring 3.

@@ -32,8 +32,7 @@ pub(super) fn usable_file(fd: u64) -> Result<Arc<OpenFile>, Errno> {
 
 /// One above the largest descriptor that the process may have.
 pub(super) fn descriptor_limit() -> u32 {
-    let soft = current().process.limits.lock().soft(abi::RLIMIT_NOFILE);
-    u32::try_from(soft).unwrap_or(u32::MAX)
+    current().process.limits.lock().descriptors()
 }
 
 /// What `O_CLOEXEC` among these flags says.

@@ -9,6 +9,7 @@ use linux_raw_sys::general as abi;
 
 use super::{Args, Errno, SysResult};
 use crate::mm::user;
+use crate::process::group::Family;
 use crate::process::{current, lookup, thread_of, tree};
 use crate::task::registry;
 
@@ -129,18 +130,25 @@ pub fn getpgrp(_args: &Args) -> SysResult {
     Ok(lookup::seen_from_here(group).into())
 }
 
+/// What somebody is in, by a number of the root namespace. The kernel's own tasks are in nothing: 0.
+fn membership(number: u64, choose: impl FnOnce(&Family) -> u32) -> SysResult {
+    let number = number as u32;
+    let process = match lookup::process(number) {
+        Err(Errno::ESRCH) if current().process.namespace.find(number).is_some() => return Ok(0),
+        found => found?,
+    };
+    let root_number = choose(process.family.get(&tree::lock()));
+    Ok(lookup::seen_from_here(root_number).into())
+}
+
 /// getpgid(2).
 pub fn getpgid(args: &Args) -> SysResult {
-    let process = lookup::process(args[0] as u32)?;
-    let group = process.family.get(&tree::lock()).group;
-    Ok(lookup::seen_from_here(group).into())
+    membership(args[0], |family| family.group)
 }
 
 /// getsid(2).
 pub fn getsid(args: &Args) -> SysResult {
-    let process = lookup::process(args[0] as u32)?;
-    let session = process.family.get(&tree::lock()).session;
-    Ok(lookup::seen_from_here(session).into())
+    membership(args[0], |family| family.session)
 }
 
 /// Whether any process is in this group, and in this session if one is given.

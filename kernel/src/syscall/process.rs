@@ -206,15 +206,24 @@ pub fn waitid(args: &Args) -> SysResult {
     if options & !known != 0 || options & wanted == 0 {
         return Err(Errno::EINVAL);
     }
+    let mut must_not_sleep = false;
     let which = match kind {
         abi::P_ALL => Which::All,
         abi::P_PID if id as i32 > 0 => Which::Number(id),
         abi::P_PGID if id == 0 => Which::Group(current().process.family.get(&tree::lock()).group),
         abi::P_PGID if id as i32 > 0 => Which::Group(group_of(id)?),
-        abi::P_PIDFD => Which::Process(fs::pidfd::process(&current().files(), id as i32)?),
+        abi::P_PIDFD if id as i32 >= 0 => {
+            let (process, is_nonblocking) = fs::pidfd::to_wait_for(&current().files(), id as i32)?;
+            must_not_sleep = is_nonblocking && options & abi::WNOHANG == 0;
+            Which::Process(process)
+        }
         _ => return Err(Errno::EINVAL),
     };
-    let report = wait::wait(&wait::Request { which, options })?;
+    let not_sleeping = if must_not_sleep { abi::WNOHANG } else { 0 };
+    let report = wait::wait(&wait::Request { which, options: options | not_sleeping })?;
+    if must_not_sleep && report.is_none() {
+        return Err(Errno::EAGAIN);
+    }
     if info != 0 {
         write_info(info, report.as_ref())?;
     }
@@ -265,5 +274,15 @@ pub fn pidfd_open(args: &Args) -> SysResult {
     if process.family.get(&tree::lock()).pid != task.pid() {
         return Err(Errno::EINVAL);
     }
-    Ok(fs::pidfd::open(&thread.files(), process)? as u64)
+    Ok(fs::pidfd::open(&thread.files(), process, flags)? as u64)
+}
+
+/// pidfd_getfd(2).
+pub fn pidfd_getfd(args: &Args) -> SysResult {
+    if args[2] as u32 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let files = current().files();
+    let process = fs::pidfd::process(&files, args[0] as i32)?;
+    Ok(fs::pidfd::open_file_of(&files, &process, args[1] as i32)? as u64)
 }

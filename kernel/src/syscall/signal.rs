@@ -209,7 +209,13 @@ pub fn pidfd_send_signal(args: &Args) -> SysResult {
     let signal = signal_or_none(args[1])?;
     let info = match info_at {
         0 => None,
-        at => Some(read_info(signal, at)?),
+        at => {
+            // Unlike the other calls' this signal has no number of its own choice.
+            if user::read::<u32>(at)? != args[1] as u32 {
+                return Err(Errno::EINVAL);
+            }
+            Some(read_info(signal, at)?)
+        }
     };
     kill::send_by_handle(&process, signal, info).map(|()| 0)
 }

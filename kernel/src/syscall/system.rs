@@ -1,6 +1,5 @@
 //! The system as a whole: its name, its memory, its end.
 
-use core::ffi::c_char;
 use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as abi;
@@ -11,70 +10,46 @@ use super::{Args, Errno, SysResult};
 use crate::arch::user::WINDOW_END;
 use crate::fs::proc;
 use crate::mm::{frames, user};
+use crate::process::names::{self, NAME_BYTES, Name, Names, name};
 use crate::process::thread::{COMM_BYTES, Comm, context};
 use crate::process::{attribute, current, first, tree};
-use crate::sync::SpinLock;
 use crate::task::registry;
 use crate::{random, sched, task, time};
 
-/// Bytes of a name in `struct utsname`, the NUL included.
-const NAME_BYTES: usize = 65;
-
-struct Names {
-    host: [c_char; NAME_BYTES],
-    domain: [c_char; NAME_BYTES],
-}
-
-static NAMES: SpinLock<Names> =
-    SpinLock::new("names", Names { host: c_name(b"orrery"), domain: c_name(b"(none)") });
-
-const fn c_name(text: &[u8]) -> [c_char; NAME_BYTES] {
-    let mut name = [0; NAME_BYTES];
-    let mut at = 0;
-    while at < text.len() && at < NAME_BYTES - 1 {
-        name[at] = text[at].cast_signed();
-        at += 1;
-    }
-    name
-}
-
 /// uname(2). The release is that of the Linux whose calls these are.
 pub fn uname(args: &Args) -> SysResult {
-    let (nodename, domainname) = {
-        let names = NAMES.lock();
-        (names.host, names.domain)
-    };
+    let Names { host, domain } = names::get();
     let names = new_utsname {
-        sysname: c_name(b"Linux"),
-        nodename,
-        release: c_name(proc::RELEASE.as_bytes()),
-        version: c_name(proc::VERSION.as_bytes()),
-        machine: c_name(b"x86_64"),
-        domainname,
+        sysname: name(b"Linux"),
+        nodename: host,
+        release: name(proc::RELEASE.as_bytes()),
+        version: name(proc::VERSION.as_bytes()),
+        machine: name(b"x86_64"),
+        domainname: domain,
     };
     user::write(args[0], &names)?;
     Ok(0)
 }
 
-fn read_name(args: &Args) -> Result<[c_char; NAME_BYTES], Errno> {
+fn read_name(args: &Args) -> Result<Name, Errno> {
     let len = usize::try_from(args[1] as i32).map_err(|_| Errno::EINVAL)?;
     let mut bytes = [0; NAME_BYTES - 1];
     let bytes = bytes.get_mut(..len).ok_or(Errno::EINVAL)?;
     user::read_bytes(bytes, args[0])?;
-    Ok(c_name(bytes))
+    Ok(name(bytes))
 }
 
 /// sethostname(2).
 pub fn sethostname(args: &Args) -> SysResult {
     let name = read_name(args)?;
-    NAMES.lock().host = name;
+    names::change(|names| names.host = name);
     Ok(0)
 }
 
 /// setdomainname(2).
 pub fn setdomainname(args: &Args) -> SysResult {
     let name = read_name(args)?;
-    NAMES.lock().domain = name;
+    names::change(|names| names.domain = name);
     Ok(0)
 }
 
@@ -124,14 +99,21 @@ pub fn getrandom(args: &Args) -> SysResult {
     Ok(done)
 }
 
-/// personality(2): Linux's, which is the only one.
+/// personality(2): Linux's, which is the only one, perhaps without random addresses.
 pub fn personality(args: &Args) -> SysResult {
     const QUERY: u32 = u32::MAX;
     const LINUX: u32 = 0;
-    match args[0] as u32 {
-        QUERY | LINUX => Ok(LINUX.into()),
-        _ => Err(Errno::EINVAL),
-    }
+    /// `ADDR_NO_RANDOMIZE`
+    const FIXED_ADDRESSES: u32 = 0x0004_0000;
+    let attributes = &current().process.attributes;
+    let old = match args[0] as u32 {
+        QUERY => attributes.load(Ordering::Relaxed),
+        LINUX => attributes.fetch_and(!attribute::FIXED_ADDRESSES, Ordering::Relaxed),
+        FIXED_ADDRESSES => attributes.fetch_or(attribute::FIXED_ADDRESSES, Ordering::Relaxed),
+        _ => return Err(Errno::EINVAL),
+    };
+    let is_fixed = old & attribute::FIXED_ADDRESSES != 0;
+    Ok(if is_fixed { FIXED_ADDRESSES } else { LINUX }.into())
 }
 
 /// `arch/x86/include/uapi/asm/prctl.h`
@@ -140,9 +122,12 @@ mod arch_prctl_codes {
     pub const SET_FS: u32 = 0x1002;
     pub const GET_FS: u32 = 0x1003;
     pub const GET_GS: u32 = 0x1004;
+    pub const GET_CPUID: u32 = 0x1011;
+    pub const SET_CPUID: u32 = 0x1012;
 }
 
-/// arch_prctl(2): the bases of FS and GS. What it says of other hardware is `EINVAL`, as where there is none.
+/// arch_prctl(2): the bases of FS and GS; that CPUID cannot be made to fault. What it says of other hardware is
+/// `EINVAL`, as where there is none.
 pub fn arch_prctl(args: &Args) -> SysResult {
     let context = context();
     let check = |base: u64| if base < WINDOW_END { Ok(base) } else { Err(Errno::EPERM) };
@@ -151,6 +136,8 @@ pub fn arch_prctl(args: &Args) -> SysResult {
         arch_prctl_codes::SET_GS => context.set_bases(context.fs_base(), check(args[1])?),
         arch_prctl_codes::GET_FS => user::write(args[1], &context.fs_base())?,
         arch_prctl_codes::GET_GS => user::write(args[1], &context.gs_base())?,
+        arch_prctl_codes::GET_CPUID => return Ok(1),
+        arch_prctl_codes::SET_CPUID => return Err(Errno::ENODEV),
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)
@@ -224,6 +211,12 @@ pub fn prctl(args: &Args) -> SysResult {
         }
         abi_prctl::PR_CAPBSET_READ if value <= u64::from(abi::CAP_LAST_CAP) => return Ok(1),
         abi_prctl::PR_GET_SECCOMP => return Ok(0),
+        abi_prctl::PR_SET_TIMERSLACK => {
+            thread.timer_slack.set((value != 0).then_some(value));
+        }
+        abi_prctl::PR_GET_TIMERSLACK => return Ok(thread.timer_slack.get()),
+        abi_prctl::PR_GET_TIMING => return Ok(abi_prctl::PR_TIMING_STATISTICAL.into()),
+        abi_prctl::PR_SET_TIMING if value == u64::from(abi_prctl::PR_TIMING_STATISTICAL) => {}
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)

@@ -37,6 +37,7 @@ pub(super) fn handler(number: u64) -> Handler {
         __NR_wait4 => process::wait4,
         __NR_waitid => process::waitid,
         __NR_pidfd_open => process::pidfd_open,
+        __NR_pidfd_getfd => process::pidfd_getfd,
 
         __NR_rt_sigaction => signal::rt_sigaction,
         __NR_rt_sigprocmask => signal::rt_sigprocmask,

@@ -13,6 +13,7 @@ use crate::fs::inode::{FileSystem, VirtualDirectory};
 use crate::fs::limits;
 use crate::fs::tree::{Entry, Kind, Table};
 use crate::mm::{self, frames};
+use crate::process::names::{self, Name, Names};
 use crate::sched::cpu::{self, CPUS};
 use crate::task::registry;
 use crate::time;
@@ -171,6 +172,8 @@ static KERNEL: &[Entry<()>] = &[
             put(text, format_args!("{}\n", crate::options::get().pid_limit))
         }),
     },
+    Entry { name: "hostname", kind: Kind::Text(|(), text| machine_name(text, |it| it.host)) },
+    Entry { name: "domainname", kind: Kind::Text(|(), text| machine_name(text, |it| it.domain)) },
     Entry { name: "ostype", kind: Kind::Text(|(), text| put(text, format_args!("Linux\n"))) },
     Entry {
         name: "osrelease",
@@ -178,6 +181,12 @@ static KERNEL: &[Entry<()>] = &[
     },
     Entry { name: "version", kind: Kind::Text(|(), text| put(text, format_args!("{VERSION}\n"))) },
 ];
+
+fn machine_name(text: &mut String, choose: fn(Names) -> Name) -> Result {
+    text.extend(names::characters(&choose(names::get())));
+    text.push('\n');
+    Ok(())
+}
 
 static MEMORY: &[Entry<()>] = &[Entry {
     // Memory is promised freely; whoever touches what is not there is killed.

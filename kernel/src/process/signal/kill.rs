@@ -174,14 +174,13 @@ fn queue(process: &Process, info: Result<SignalInfo, i32>) -> Result<(), Errno> 
     send::send(process, Target::Process, info, origin(process), &mut tree)
 }
 
-/// Nobody but the kernel sends what the kernel sends, except to itself.
+/// Nobody but the kernel sends what the kernel sends, except a thread to itself.
 fn check_code(number: u32, info: &Result<SignalInfo, i32>) -> Result<(), Errno> {
     let code = match info {
         Ok(info) => info.code,
         Err(code) => *code,
     };
-    let thread = current();
-    let is_own = number == thread.process.family.get(&tree::lock()).tgid;
+    let is_own = number == current().tid();
     if (code >= 0 || code == info::code::TKILL) && !is_own {
         return Err(Errno::EPERM);
     }

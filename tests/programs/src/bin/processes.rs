@@ -21,6 +21,9 @@ fn main() {
         ("pidfd", pidfd),
         ("pidfd-poll", pidfd_poll),
         ("pidfd-errors", pidfd_errors),
+        ("pidfd-nonblocking", pidfd_nonblocking),
+        ("pidfd-getfd", pidfd_getfd),
+        ("pidfd-siginfo", pidfd_siginfo),
         ("many", many),
     ]);
 }
@@ -357,6 +360,91 @@ fn pidfd_poll() {
     say!("dead: {}", poll(-1));
     say!("{}", wait(child));
     close(fd);
+}
+
+fn pidfd_nonblocking() {
+    let go = Baton::new();
+    let child = spawn(|| {
+        go.await_pass();
+        5
+    });
+    let fd = open(child, libc::O_NONBLOCK.cast_unsigned()).unwrap() as i32;
+    let flags = sys!(SYS_fcntl, fd, libc::F_GETFL).unwrap() as i32;
+    say!("flags: {:#o}", flags & (libc::O_ACCMODE | libc::O_NONBLOCK));
+    say!("wait: {}", value(wait_id(libc::P_PIDFD, fd, libc::WEXITED).0));
+    let asked_not_to = wait_id(libc::P_PIDFD, fd, libc::WEXITED | libc::WNOHANG);
+    say!("wait with WNOHANG: {}", shown(child, asked_not_to));
+    sys!(SYS_fcntl, fd, libc::F_SETFL, 0).unwrap();
+    go.pass();
+    say!("{}", shown(child, wait_id(libc::P_PIDFD, fd, libc::WEXITED)));
+    say!("a negative one: {}", value(wait_id(libc::P_PIDFD, -1, libc::WEXITED).0));
+    close(fd);
+    // The limit of descriptors holds for them as for others.
+    let status = ending(|| {
+        sys!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &[3u64, 3], 0).unwrap();
+        say!("one too many: {}", value(open(id(), 0)));
+        0
+    });
+    say!("{status}");
+}
+
+/// A descriptor of another process's file.
+fn pidfd_getfd() {
+    let (ready, go) = (Baton::new(), Baton::new());
+    let (input, output) = pipe(0);
+    close(input);
+    close(output);
+    let child = spawn(|| {
+        let (input, output) = pipe(0);
+        say!("the child's: {input} {output}");
+        write(output, b"hello").unwrap();
+        ready.pass();
+        go.await_pass();
+        0
+    });
+    ready.await_pass();
+    let fd = open(child, 0).unwrap() as i32;
+    let get = |theirs: i32, flags: u32| sys!(SYS_pidfd_getfd, fd, theirs, flags);
+    // The child's pipe had the numbers that this process's had.
+    let mine = get(input, 0).unwrap() as i32;
+    say!("{:?} {}", read(mine, 10), value(sys!(SYS_fcntl, mine, libc::F_GETFD)));
+    say!("none: {} {}", value(get(900, 0)), value(get(-1, 0)));
+    say!("flags: {}", value(get(input, 1)));
+    say!("no pidfd: {}", value(sys!(SYS_pidfd_getfd, mine, 0, 0)));
+    go.pass();
+    say!("{}", shown(child, wait_id(libc::P_PIDFD, fd, libc::WEXITED)));
+    say!("of nobody: {}", value(get(input, 0)));
+    close(mine);
+    close(fd);
+}
+
+/// Whose siginfo a sender may choose, and that it is the signal's.
+fn pidfd_siginfo() {
+    let status = ending(|| {
+        signal::mask(libc::SIG_BLOCK, u64::MAX);
+        let fd = open(id(), 0).unwrap() as i32;
+        let by_handle = |number: i32, code: i32, signal: i32| {
+            let info = [number, 0, code, 0, id(), 0, 77, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            let info = [info, [0; 16]];
+            value(sys!(SYS_pidfd_send_signal, fd, signal, &info, 0))
+        };
+        for (number, code) in [(10, -1), (12, -1), (0, -1), (10, 0), (10, -6)] {
+            say!("{number} {code}: {}", by_handle(number, code, libc::SIGUSR1));
+        }
+        // What only the kernel, or kill(2), says of itself, a thread may say to itself, but not to its process.
+        let info = [libc::SIGUSR1, 0, 0, 0, id(), 0, 0, 0];
+        let info = [info, [0; 8], [0; 8], [0; 8]];
+        let queue = move || value(sys!(SYS_rt_sigqueueinfo, id(), libc::SIGUSR1, &info));
+        say!("by the first thread: {}", queue());
+        say!("by another: {}", std::thread::spawn(queue).join().unwrap());
+        let to_itself = move || {
+            let tid = sys!(SYS_gettid).unwrap();
+            value(sys!(SYS_rt_tgsigqueueinfo, id(), tid, libc::SIGUSR1, &info))
+        };
+        say!("to itself: {}", std::thread::spawn(to_itself).join().unwrap());
+        0
+    });
+    say!("{status}");
 }
 
 fn pidfd_errors() {

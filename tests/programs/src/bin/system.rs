@@ -3,11 +3,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use programs::memory::{self, PAGE};
-use programs::process::{Baton, close, ending, id, pipe, spawn, try_spawn, wait, wait_until};
+use programs::process::{
+    Baton, close, ending, id, pipe, spawn, try_spawn, wait, wait_until, write,
+};
 use programs::sys::{outcome, value};
 use programs::{check, say, signal, sys};
 
 fn main() {
+    // What `personality` runs.
+    if std::env::args().nth(1).as_deref() == Some("where") {
+        place();
+        return;
+    }
     programs::main(&[
         ("limits", limits),
         ("limit-errors", limit_errors),
@@ -27,6 +34,8 @@ fn main() {
         ("identity", identity),
         ("prctl", prctl),
         ("arch", arch),
+        ("personality", personality),
+        ("file-size", file_size),
         ("membarrier", membarrier),
         ("unknown", unknown),
         ("affine-threads", affine_threads),
@@ -483,11 +492,77 @@ fn prctl() {
         say!("nowhere: {}", call(libc::PR_SET_NAME, 16));
         say!("unknown: {}", call(9_999, 0));
         say!("dumpable: {}", call(libc::PR_GET_DUMPABLE, 0));
+        say!("timing: {} {}", call(libc::PR_GET_TIMING, 0), call(libc::PR_SET_TIMING, 0));
+        say!("timing by time-stamps: {}", call(libc::PR_SET_TIMING, 1));
+        let slack = || call(libc::PR_GET_TIMERSLACK, 0);
+        say!("slack: {} {} {}", slack(), call(libc::PR_SET_TIMERSLACK, 70_000), slack());
+        let status = ending(|| {
+            say!("inherited: {} {}", slack(), call(libc::PR_SET_TIMERSLACK, 1));
+            say!("and back: {} {} {}", slack(), call(libc::PR_SET_TIMERSLACK, 0), slack());
+            0
+        });
+        say!("{status} {} {}", call(libc::PR_SET_TIMERSLACK, u64::MAX), slack());
         say!("no new privileges: {}", call(libc::PR_GET_NO_NEW_PRIVS, 0));
         say!("{} {}", call(libc::PR_SET_NO_NEW_PRIVS, 1), call(libc::PR_GET_NO_NEW_PRIVS, 0));
         0
     });
     say!("{status}");
+}
+
+/// A personality is inherited, and one of them has programs where they always are.
+fn personality() {
+    const FIXED: u32 = 0x0004_0000;
+    let call = |personality: u32| value(sys!(SYS_personality, personality));
+    let status = ending(|| {
+        say!("{} {} {}", call(u32::MAX), call(FIXED), call(u32::MAX));
+        let status = ending(|| {
+            say!("inherited: {}", call(u32::MAX));
+            let name = std::env::current_exe().unwrap();
+            let name = std::ffi::CString::new(name.into_os_string().into_encoded_bytes()).unwrap();
+            let arguments = [name.as_ptr(), c"where".as_ptr(), std::ptr::null()];
+            sys!(SYS_execve, name.as_ptr(), &arguments, &[0u64]).unwrap();
+            1
+        });
+        say!("{status} {} {}", call(0), call(u32::MAX));
+        0
+    });
+    say!("{status}");
+}
+
+/// For [`personality`]: the end of the stack.
+fn place() {
+    let stack = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let stack = stack.lines().find(|line| line.ends_with("[stack]")).unwrap();
+    let end = u64::from_str_radix(stack.split([' ', '-']).nth(1).unwrap(), 16).unwrap();
+    say!("{}, not moved: {}", value(sys!(SYS_personality, u32::MAX)), end > 0x7fff_fff0_0000);
+}
+
+/// RLIMIT_FSIZE: as much as there is room for, then SIGXFSZ and an error.
+fn file_size() {
+    let status = ending(|| {
+        let name = c"limited".as_ptr();
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
+        let fd = sys!(SYS_open, name, flags, 0o600).unwrap() as i32;
+        write(fd, &[1; 50]).unwrap();
+        signal::recorded(libc::SIGXFSZ, 0);
+        sys!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, &[30u64, 100], 0).unwrap();
+        let said = |result: sys::Result| format!("{} {}", value(result), signal::taken_names());
+        say!("beyond: {}", said(write(fd, &[2; 10])));
+        say!("nothing beyond: {}", said(write(fd, &[])));
+        say!("below: {}", said(sys!(SYS_pwrite64, fd, &[3u8; 20], 20, 5)));
+        say!("across: {}", said(sys!(SYS_pwrite64, fd, &[3u8; 20], 20, 20)));
+        say!("at: {}", said(sys!(SYS_pwrite64, fd, &[3u8; 20], 20, 30)));
+        say!("shorter: {}", said(sys!(SYS_ftruncate, fd, 40)));
+        say!("longer: {}", said(sys!(SYS_ftruncate, fd, 60)));
+        say!("longer by its path: {}", said(sys!(SYS_truncate, name, 60)));
+        say!("longer by fallocate: {}", said(sys!(SYS_fallocate, fd, 0, 0, 60)));
+        say!("a pipe has none: {}", said(write(pipe(0).1, &[4; 100])));
+        signal::dispose(libc::SIGXFSZ, libc::SIG_DFL);
+        let _ = write(fd, b"x");
+        0
+    });
+    say!("{status}");
+    sys!(SYS_unlink, c"limited".as_ptr()).unwrap();
 }
 
 fn arch() {
@@ -508,6 +583,7 @@ fn arch() {
         say!("kernel: {}", value(sys!(SYS_arch_prctl, set_gs, 0xffff_8000_0000_0000u64)));
         say!("unknown: {}", value(sys!(SYS_arch_prctl, 0x9999, 0)));
         say!("nowhere: {}", value(sys!(SYS_arch_prctl, get_gs, 16u64)));
+        say!("CPUID allowed: {}", value(sys!(SYS_arch_prctl, 0x1011, 0)));
         0
     });
     say!("{status}");
