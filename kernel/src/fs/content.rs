@@ -13,6 +13,7 @@ use orrery_core::signal::Signal;
 use super::io::{IoFrom, IoTo};
 use super::limits;
 use super::page::{PAGE_BYTES, Page};
+use super::usage::Usage;
 use crate::mm::VirtAddr;
 use crate::mm::address::virt_to_phys;
 use crate::mm::space::{Access, PageError, SourcePage};
@@ -27,6 +28,8 @@ pub const MAX_SIZE_BYTES: u64 = i64::MAX as u64;
 pub struct Content {
     pages: SpinLock<Pages>,
     changes: Mutex<()>,
+    /// Who writes or runs it.
+    pub usage: Usage,
 }
 
 struct Pages {
@@ -95,7 +98,11 @@ impl Content {
     /// A file with these contents, which are not copied until they are written.
     pub fn new(bundle: &'static [u8]) -> Self {
         let pages = Pages { size_bytes: bundle.len() as u64, bundle, own: BTreeMap::new() };
-        Self { pages: SpinLock::new("file pages", pages), changes: Mutex::new(()) }
+        Self {
+            pages: SpinLock::new("file pages", pages),
+            changes: Mutex::new(()),
+            usage: Usage::default(),
+        }
     }
 
     /// Lets a file that has nothing have these contents.

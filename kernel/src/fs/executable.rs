@@ -12,6 +12,7 @@ use super::files::{Files, FsContext};
 use super::inode::{Inode, Node};
 use super::io::IoTo;
 use super::lookup::{self, LastLink, Start};
+use super::usage::Running;
 use crate::mm::space::{Access, PageError, PageSource, SourcePage};
 
 /// A regular file as the source of mapped pages.
@@ -47,7 +48,7 @@ pub fn page_source(inode: &Arc<Inode>) -> Result<Arc<dyn PageSource>, Errno> {
 
 /// A file that is to be executed.
 pub struct Executable {
-    inode: Arc<Inode>,
+    file: Running,
     path: Vec<u8>,
 }
 
@@ -55,7 +56,8 @@ impl Executable {
     /// Looks a path up.
     ///
     /// # Errors
-    /// Those of the path; `EACCES` if it is not a regular file that somebody may execute.
+    /// Those of the path; `EACCES` if it is not a regular file that somebody may execute; `ETXTBSY` if it is open to be
+    /// written.
     pub fn open(fs: &FsContext, path: &[u8]) -> Result<Self, Errno> {
         Self::open_from(&fs.start(), path, LastLink::Follow)
     }
@@ -98,10 +100,10 @@ impl Executable {
 
     fn of_inode(inode: Arc<Inode>, path: Vec<u8>) -> Result<Self, Errno> {
         let somebody_may = inode.attributes().mode & 0o111 != 0;
-        if !matches!(inode.node, Node::Regular(_)) || !somebody_may {
+        if !somebody_may {
             return Err(Errno::EACCES);
         }
-        Ok(Self { inode, path })
+        Ok(Self { file: Running::begin(inode)?, path })
     }
 
     /// The path that it was looked up by.
@@ -109,13 +111,13 @@ impl Executable {
         &self.path
     }
 
-    /// What it is.
-    pub fn inode(&self) -> &Arc<Inode> {
-        &self.inode
+    /// The file alone.
+    pub fn into_file(self) -> Running {
+        self.file
     }
 
     fn content(&self) -> Option<&Content> {
-        match &self.inode.node {
+        match &self.file.inode().node {
             Node::Regular(content) => Some(content),
             _ => None,
         }
@@ -140,6 +142,6 @@ impl Executable {
 
     /// What its mappings are made of.
     pub fn page_source(&self) -> Arc<dyn PageSource> {
-        Arc::new(Mapping(self.inode.clone()))
+        Arc::new(Mapping(self.file.inode().clone()))
     }
 }

@@ -18,6 +18,7 @@ use super::inode::{Inode, Listed, Node, directory_type};
 use super::io::{IoFrom, IoTo};
 use super::limits;
 use super::socket::SocketEnd;
+use super::usage::Writing;
 use crate::mm::space::PageSource;
 use crate::process::Process;
 use crate::sched::mutex::Mutex;
@@ -149,6 +150,8 @@ pub struct OpenFile {
     /// The file itself: an `Arc` of something that is not known works out where that is each time.
     file_at: NonNull<dyn File>,
     inode: Arc<Inode>,
+    /// While it can be written, nobody runs it.
+    _writing: Option<Writing>,
     has_positions: bool,
     /// Access mode and status flags, as `F_GETFL` gives them.
     flags: AtomicU32,
@@ -164,8 +167,9 @@ impl OpenFile {
     /// Opens a file; `flags` are access mode and status flags.
     ///
     /// # Errors
-    /// `ENFILE` if there are too many.
+    /// `ENFILE` if there are too many; `ETXTBSY` if it is to be written and somebody runs it.
     pub fn new(file: Arc<dyn File>, inode: Arc<Inode>, flags: u32) -> Result<Arc<Self>, Errno> {
+        let writing = if allows_writing(flags) { Writing::begin(&inode)? } else { None };
         limits::OPEN_FILES.take().map_err(|_| Errno::ENFILE)?;
         let has_positions = file.has_positions();
         let flags = AtomicU32::new(flags);
@@ -174,6 +178,7 @@ impl OpenFile {
             _file: file,
             file_at,
             inode,
+            _writing: writing,
             has_positions,
             flags,
             position: Mutex::new(0),

@@ -1,7 +1,7 @@
 //! Files.
 //!
 //! Bottom up:
-//! - [`io`]: where bytes come from and go to; [`page`]: frames that hold them; [`limits`], [`time`]
+//! - [`io`]: where bytes come from and go to; [`page`]: frames that hold them; [`limits`], [`time`]; [`usage`]
 //! - [`content`], [`directory`], [`inode`]: what is stored
 //! - [`lookup`], [`namespace`]: paths, and changes of the tree; [`bundle`]: the tree that a boot begins with
 //! - [`file`]: what is behind a descriptor; [`pipe`], [`fifo`], [`socket`], [`event_fd`], [`pidfd`],
@@ -38,6 +38,7 @@ pub mod terminal;
 pub mod text;
 pub mod time;
 pub mod tree;
+pub mod usage;
 
 pub use bundle::{Instructions, first_program, instructions};
 pub use executable::Executable;

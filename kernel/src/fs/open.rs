@@ -14,6 +14,7 @@ use super::file::{File, OpenFile};
 use super::inode::{Inode, Node};
 use super::lookup::{self, Found, Last, LastLink, Start};
 use super::namespace;
+use super::usage::Writing;
 
 /// Flags that are about opening only.
 const ONCE: u32 = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC;
@@ -87,6 +88,7 @@ fn open_existing(inode: &Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>, Errno>
     if flags & O_TRUNC != 0
         && let Node::Regular(content) = &inode.node
     {
+        let _writing = Writing::begin(inode)?;
         content.set_size(0)?;
         inode.touch_modified();
     }

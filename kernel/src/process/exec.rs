@@ -207,7 +207,7 @@ pub fn prepare(
     headers.resize(header.headers_bytes(), 0);
     file.read_at(header.headers_offset, &mut headers)?;
     let plan = header.plan(&headers, file_bytes).map_err(refused)?;
-    map(thread, &file, &plan, &arguments, environment, comm, &path)
+    map(thread, file, &plan, &arguments, environment, comm, &path)
 }
 
 /// The interpreter of a script and the one argument that its line may have; `None` if it is no script.
@@ -225,7 +225,7 @@ fn script_line(file: &Executable) -> Result<Option<Interpreter>, Errno> {
 #[allow(clippy::too_many_arguments)]
 fn map(
     thread: &Thread,
-    file: &Executable,
+    file: Executable,
     plan: &Plan,
     arguments: &[Vec<u8>],
     environment: &[Vec<u8>],
@@ -243,7 +243,7 @@ fn map(
     };
     let mut tails = Vec::new();
     for segment in &plan.segments {
-        map_segment(&space, file, segment, base, &mut tails)?;
+        map_segment(&space, &file, segment, base, &mut tails)?;
     }
     space.begin_break(base + span.end + moves.heap * PAGE);
     let top = STACK_TOP - moves.stack * PAGE;
@@ -268,7 +268,7 @@ fn map(
     // A few words below the top, so that a program that looks above its strings finds its own stack.
     let stack = stack::build(top - 16, arguments, environment, path, &facts).ok_or(Errno::E2BIG)?;
     let program =
-        Arc::new(Program { file: file.inode().clone(), command_line: command_line(arguments) });
+        Arc::new(Program { file: file.into_file(), command_line: command_line(arguments) });
     Ok(Image { space, entry: base + plan.entry, stack, tails, comm, program })
 }
 

@@ -63,6 +63,9 @@ pub fn exit_thread() -> ! {
         wait_until_alone(&thread.process);
         // Another thread may have called `execve`: this one goes on with it.
         exec::adopt_handover();
+        // The file may be written again before anybody hears of the end.
+        let program = thread.process.program.lock().take();
+        drop(program);
     }
     let process = thread.process.clone();
     let run_ticks = task.run_ticks();

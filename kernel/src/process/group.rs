@@ -22,7 +22,7 @@ use super::thread::Thread;
 use super::tree::{InTree, Tree};
 use super::wait::Status;
 use super::{attribute, signal};
-use crate::fs::Inode;
+use crate::fs::usage::Running;
 use crate::sched::Task;
 use crate::sched::wait::WaitQueue;
 use crate::sync::SpinLock;
@@ -72,7 +72,7 @@ struct Numbers {
 /// What a process runs.
 pub struct Program {
     /// The file.
-    pub file: Arc<Inode>,
+    pub file: Running,
     /// The arguments it began with, each followed by a NUL; cut where they are long.
     pub command_line: Vec<u8>,
 }

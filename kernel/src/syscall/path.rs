@@ -14,6 +14,7 @@ use crate::fs::inode::{Inode, Node};
 use crate::fs::lookup::{self, Found, LastLink};
 use crate::fs::namespace::{self, IfExists, Remove};
 use crate::fs::open;
+use crate::fs::usage::Writing;
 use crate::mm::user;
 use crate::process::current;
 
@@ -243,7 +244,10 @@ pub fn truncate(args: &Args) -> SysResult {
     }
     let inode = existing_at(HERE, args[0], 0)?;
     match &inode.node {
-        Node::Regular(content) => content.set_size(args[1])?,
+        Node::Regular(content) => {
+            let _writing = Writing::begin(&inode)?;
+            content.set_size(args[1])?;
+        }
         _ if inode.is_directory() => return Err(Errno::EISDIR),
         _ => return Err(Errno::EINVAL),
     }

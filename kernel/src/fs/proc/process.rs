@@ -347,7 +347,7 @@ fn schedstat(task: &Subject, text: &mut String) -> Result<(), Errno> {
 }
 
 fn executable(task: &Subject) -> Result<Destination, Errno> {
-    Ok(Destination::Inode(program(task)?.file.clone()))
+    Ok(Destination::Inode(program(task)?.file.inode().clone()))
 }
 
 fn working_directory(task: &Subject) -> Result<Destination, Errno> {

@@ -174,6 +174,8 @@ static KERNEL: &[Entry<()>] = &[
     },
     Entry { name: "hostname", kind: Kind::Text(|(), text| machine_name(text, |it| it.host)) },
     Entry { name: "domainname", kind: Kind::Text(|(), text| machine_name(text, |it| it.domain)) },
+    // Nothing that it could be tainted by is here.
+    Entry { name: "tainted", kind: Kind::Text(|(), text| put(text, format_args!("0\n"))) },
     Entry { name: "ostype", kind: Kind::Text(|(), text| put(text, format_args!("Linux\n"))) },
     Entry {
         name: "osrelease",

@@ -5,7 +5,7 @@
 use std::ffi::{CStr, CString};
 use std::process::{Command, Stdio};
 
-use programs::process::{close, ending, exit_now, pipe, wait, write};
+use programs::process::{close, ending, exit_now, pipe, read, spawn, wait, write};
 use programs::sys::value;
 use programs::{check, memory, say, signal, sys};
 
@@ -31,6 +31,7 @@ fn main() {
         ("memory", memory_is_gone),
         ("command", command),
         ("vfork", vfork),
+        ("busy", busy),
     ]);
 }
 
@@ -94,6 +95,11 @@ fn become_role(role: &str, args: &[String]) -> ! {
             }
             say!("the chain ends");
         }
+        "@until" => {
+            let fds: Vec<i32> = args.iter().map(|fd| fd.parse().unwrap()).collect();
+            write(fds[0], b"!").unwrap();
+            read(fds[1], 1).unwrap();
+        }
         "@exit" => std::process::exit(args[0].parse().unwrap()),
         "@echo" => {
             let mut line = String::new();
@@ -104,6 +110,53 @@ fn become_role(role: &str, args: &[String]) -> ! {
         _ => std::process::exit(99),
     }
     std::process::exit(programs::status());
+}
+
+/// A file is either written or run.
+fn busy() {
+    let name = c"busy";
+    std::fs::copy("/proc/self/exe", "busy").unwrap();
+    let execute = |args: &[CString]| {
+        let args = pointers(args);
+        sys!(SYS_execve, name.as_ptr(), args.as_ptr(), args[args.len() - 1..].as_ptr())
+    };
+    let open = |flags: i32| match sys!(SYS_open, name.as_ptr(), flags, 0) {
+        Ok(fd) => {
+            close(fd as i32);
+            "opened".into()
+        }
+        Err(error) => error.to_string(),
+    };
+    for flags in [libc::O_WRONLY, libc::O_RDWR | libc::O_APPEND] {
+        let fd = sys!(SYS_open, name.as_ptr(), flags, 0).unwrap() as i32;
+        say!("written: {}", value(execute(&[])));
+        close(fd);
+    }
+    let ((ready, is_ready), (go, to_go)) = (pipe(0), pipe(0));
+    let child = spawn(|| {
+        let words = ["busy", "@until", &is_ready.to_string(), &go.to_string()];
+        let _ = execute(&words.map(|word| CString::new(word).unwrap()));
+        1
+    });
+    read(ready, 1).unwrap();
+    say!("run: to read {}, to write {}", open(libc::O_RDONLY), open(libc::O_WRONLY));
+    say!("to cut off {}", open(libc::O_RDONLY | libc::O_TRUNC));
+    say!("cut off {}", value(sys!(SYS_truncate, name.as_ptr(), 0)));
+    say!(
+        "run once more: {}",
+        ending(|| {
+            let words = ["busy", "@exit", "7"].map(|word| CString::new(word).unwrap());
+            let _ = execute(&words);
+            1
+        })
+    );
+    say!("still run: {}", open(libc::O_WRONLY));
+    write(to_go, b"!").unwrap();
+    say!("{} {}", wait(child), open(libc::O_WRONLY | libc::O_TRUNC));
+    sys!(SYS_unlink, name.as_ptr()).unwrap();
+    for fd in [ready, is_ready, go, to_go] {
+        close(fd);
+    }
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
