@@ -50,7 +50,7 @@ pub fn process(number: u32) -> Result<Arc<Process>, Errno> {
 /// The process whose own number this is.
 ///
 /// # Errors
-/// `ESRCH` if there is none.
+/// `ESRCH` if there is none; `EINVAL` if it is the number of another thread.
 pub fn leader(number: u32, tree: &Tree) -> Result<Arc<Process>, Errno> {
     if number == 0 {
         return Ok(current().process.clone());
@@ -58,7 +58,7 @@ pub fn leader(number: u32, tree: &Tree) -> Result<Arc<Process>, Errno> {
     let task = thread(number)?;
     let process = &of(&task)?.process;
     let is_leader = process.family.get(tree).pid == task.pid();
-    if is_leader { Ok(process.clone()) } else { Err(Errno::ESRCH) }
+    if is_leader { Ok(process.clone()) } else { Err(Errno::EINVAL) }
 }
 
 /// What a number of the root namespace is in the caller's; 0 for what is not seen there.
