@@ -7,7 +7,7 @@
 //! - [`first`]: the program that everything begins with
 //! - [`fault`]: what a program does wrong, and page faults, which are mostly not wrong
 //! - [`mod@signal`], [`futex`], [`limits`]: signals, futexes, and what a process may use
-//! - [`attribute`]: bits that a process has besides
+//! - [`attribute`]: bits that a process has besides; [`usage`]: what it has used, [`run_timer`]: timers that count it
 //! - [`lookup`]: threads and processes by number
 //!
 //! System calls are decoded by the floor above, [`crate::syscall`].
@@ -22,9 +22,11 @@ pub mod futex;
 pub mod group;
 pub mod limits;
 pub mod lookup;
+pub mod run_timer;
 pub mod signal;
 pub mod thread;
 pub mod tree;
+pub mod usage;
 pub mod wait;
 
 pub use group::Process;
@@ -83,6 +85,7 @@ fn heed_interruptions(frame: &mut Frame) {
         }
         // Only the leader comes here while there is one: the others are doomed.
         exec::adopt_handover();
+        run_timer::look(thread);
         signal::deliver(thread, frame);
         signal::forget_call(frame);
         irq::disable();
