@@ -135,8 +135,11 @@ struct CpuTimes {
 impl CpuTimes {
     fn of(cpu: u32, now_nanos: u64) -> Self {
         let idle = time::to_nanos(CPUS.of(cpu).idle_ticks());
-        let busy = tick::samples(cpu).divide(now_nanos.saturating_sub(idle));
-        Self { user: busy.user_ticks, system: busy.system_ticks, idle }
+        let busy = now_nanos.saturating_sub(idle);
+        let samples = tick::samples(cpu);
+        // Where no program has been found, the kernel alone has been at work.
+        let user = if samples.user == 0 { 0 } else { samples.divide(busy).user_ticks };
+        Self { user, system: busy - user, idle }
     }
 
     fn put(&self, text: &mut String, name: core::fmt::Arguments<'_>) -> Result {
