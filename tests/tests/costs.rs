@@ -22,19 +22,23 @@ const fn at_most(metric: &'static str, instructions: u64) -> Limit {
 const FORK_CALLS: [&str; 4] =
     ["fork-call/64KiB", "fork-call/1024KiB", "fork-call/65536KiB", "fork-call/1048576KiB"];
 
-const LIMITS: [Limit; 12] = [
+/// However many threads a process has, the end of each costs about the same.
+const THREAD_KILLS: [&str; 2] = ["thread-kill/100", "thread-kill/3000"];
+
+const LIMITS: [Limit; 13] = [
     at_most("null-call", 95),
     at_most(FORK_CALLS[0], 4_300),
     at_most(FORK_CALLS[1], 4_300),
     at_most(FORK_CALLS[2], 4_300),
     at_most(FORK_CALLS[3], 4_300),
     at_most("fork-exit-wait/64KiB", 13_000),
-    at_most("first-write-of-all", 8_500),
-    at_most("first-write-in-table", 6_600),
+    at_most("first-write-of-all", 7_000),
+    at_most("first-write-in-table", 6_100),
     at_most("first-write-in-table-max", 7_000),
     at_most("cow-copy", 985),
     at_most("cow-reuse", 312),
     at_most("demand-zero", 884),
+    at_most(THREAD_KILLS[1], 5_000),
 ];
 
 fn figures(outcome: &Outcome) -> BTreeMap<String, u64> {
@@ -64,6 +68,10 @@ fn misses(figures: &BTreeMap<String, u64>) -> Vec<String> {
     let (least, most) = (least.copied().unwrap_or(0), most.copied().unwrap_or(0));
     if most * 100 > least * 102 {
         misses.push(format!("fork calls {forks:?}: {most} / {least} is over 1.02"));
+    }
+    let (few, many) = (figure(THREAD_KILLS[0]), figure(THREAD_KILLS[1]));
+    if many * 10 > few * 12 {
+        misses.push(format!("{}: {many} instructions, limit 1.2 times {few}", THREAD_KILLS[1]));
     }
     let (small, large) = (figure("fork-exit-wait/64KiB"), figure("fork-exit-wait/65536KiB"));
     if large * 10 > small * 11 {

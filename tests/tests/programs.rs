@@ -42,6 +42,7 @@ same_as_linux! {
     threads: "threads";
     timers: "timers";
     torture: "torture";
+    usage: "usage";
 }
 
 /// On Linux these want to be root.

@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn the_lock_file_is_copied_when_it_changes() {
         let dir = tempfile::tempdir().unwrap();
-        let project = Project { root: dir.path().into(), target_dir: dir.path().join("target") };
+        let project = Project::at(dir.path(), dir.path().join("target"));
         let lock = project.target_dir.join("app-image/Cargo.lock");
         let app = App { name: "hello".into(), dir: "/apps/hello".into() };
         std::fs::write(dir.path().join("Cargo.toml"), "[workspace]\n").unwrap();

@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn the_bundle_comes_before_the_host() {
         let dir = tempfile::tempdir().unwrap();
-        let project = Project { root: dir.path().into(), target_dir: dir.path().join("target") };
+        let project = Project::at(dir.path(), dir.path().join("target"));
         let elf = program(elf::ET_EXEC, &[TEXT, DATA]);
         std::fs::create_dir_all(dir.path().join("tree/bin")).unwrap();
         std::fs::write(dir.path().join("tree/bin/cat"), &elf).unwrap();

@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn programs_are_found_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let project = Project { root: dir.path().into(), target_dir: dir.path().join("target") };
+        let project = Project::at(dir.path(), dir.path().join("target"));
         assert!(names(&project).is_empty());
         assert_eq!(build_one(&project, "hello").unwrap(), None);
         let here = dir.path().join("tests/programs");

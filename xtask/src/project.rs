@@ -42,6 +42,8 @@ pub struct Project {
     pub root: PathBuf,
     /// Cargo's target directory.
     pub target_dir: PathBuf,
+    /// Whether cargo tells of errors only.
+    pub is_quiet: bool,
 }
 
 impl Project {
@@ -58,7 +60,12 @@ impl Project {
             Some(dir) => std::env::current_dir().context("no current directory")?.join(dir),
             None => root.join("target"),
         };
-        Ok(Self { root: root.into(), target_dir })
+        Ok(Self::at(root, target_dir))
+    }
+
+    /// The checkout at `root`, built into `target_dir`.
+    pub fn at(root: impl Into<PathBuf>, target_dir: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), target_dir: target_dir.into(), is_quiet: false }
     }
 
     /// Directory for what runs leave behind; created.
@@ -76,6 +83,9 @@ impl Project {
     pub fn cargo<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target_dir).args(args);
+        if self.is_quiet {
+            command.env("CARGO_TERM_QUIET", "true");
+        }
         command
     }
 }

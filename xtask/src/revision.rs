@@ -130,7 +130,7 @@ impl Drop for Checkout {
 /// # Errors
 /// Where that fails.
 pub fn image_of_tree(root: &Path, target_dir: &Path) -> Result<PathBuf> {
-    let project = Project { root: root.into(), target_dir: target_dir.into() };
+    let project = Project::at(root, target_dir);
     let mut cargo = project.cargo(["build", "--package", "orrery", "--bin", "orrery", "--quiet"]);
     cargo.args(["--target", IMAGE_TARGET, "--profile", build::Profile::Image.name()]);
     // One that the caller's cargo has set up for itself would be this tree's.
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn a_revision_that_is_not_there_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let project = Project { root: dir.path().into(), target_dir: dir.path().into() };
+        let project = Project::at(dir.path(), dir.path());
         answer(git(dir.path()).args(["init", "--quiet"])).unwrap();
         let error = Revision::parse(&project, "no-such-branch").unwrap_err().to_string();
         assert!(error.contains("no revision `no-such-branch`"), "{error}");

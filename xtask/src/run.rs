@@ -8,7 +8,7 @@ use crate::{
     app::App,
     build::{self, Profile},
     program::{self, Program},
-    project::{Failure, Project},
+    project::{Failure, IMAGE_TARGET, Project},
     setup::{self, Need},
     watch::{Show, Subject, Summary, Watch},
 };
@@ -148,6 +148,9 @@ fn parse_door(text: &str) -> Result<Door, String> {
 pub fn run(project: &Project, options: &Options) -> Result<ExitCode> {
     let app = options.app.as_deref().map(App::open).transpose()?;
     let scratch = tempfile::tempdir().context("cannot create a temporary directory")?;
+    // The first build takes minutes; whoever waits for it is to see what for.
+    let is_quiet = options.quiet && project.target_dir.join(IMAGE_TARGET).is_dir();
+    let project = &Project { is_quiet, ..project.clone() };
     let mut machine = describe(project, options, app.as_ref(), scratch.path())?;
     let recording = match &options.record {
         Some(path) => path.clone(),
@@ -380,7 +383,11 @@ fn choose_boot(
         Door::Only(boot) => Ok((boot, Some(find()?))),
         Door::Auto if options.machine == MachineType::Microvm => Ok((Boot::Pvh, None)),
         Door::Auto if options.icount => {
-            eprintln!("boot: PVH, since a boot loader's run does not repeat to the instruction");
+            if !options.quiet {
+                eprintln!(
+                    "boot: PVH, since a boot loader's run does not repeat to the instruction"
+                );
+            }
             Ok((Boot::Pvh, None))
         }
         Door::Auto => match find() {
@@ -388,7 +395,9 @@ fn choose_boot(
             Err(error @ machine::Error::LimineMissing { .. })
                 if std::env::var_os("LIMINE_DIR").is_none() =>
             {
-                eprintln!("boot: PVH; {error}");
+                if !options.quiet {
+                    eprintln!("boot: PVH; {error}");
+                }
                 Ok((Boot::Pvh, None))
             }
             Err(error) => Err(error.into()),

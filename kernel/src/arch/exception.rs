@@ -120,7 +120,7 @@ pub fn unexpected_nmis() -> u64 {
 /// Called by the entry code on the interrupted stack, for what interrupts ring 0; interrupts are off.
 pub(super) extern "C" fn on_ordinary(frame: &mut Frame) {
     if let Ok(vector @ 32..) = u8::try_from(frame.vector) {
-        return on_interrupt(vector);
+        return on_interrupt(vector, Origin::Kernel);
     }
     if frame.vector == PAGE_FAULT && (hooks().page_fault)(frame, fault_address()) {
         return;
@@ -142,20 +142,29 @@ pub(super) extern "C" fn on_ring_3(frame: &mut Frame) {
 #[inline(never)]
 fn on_other(frame: &mut Frame) {
     match frame.vector {
-        vector @ 32..256 => on_interrupt(vector as u8),
+        vector @ 32..256 => on_interrupt(vector as u8, Origin::Program),
         // SAFETY: interrupts are off in a handler, and the running task is that of a program.
         DEVICE_NOT_AVAILABLE => unsafe { fpu::on_first_use() },
         _ => (hooks().user_exception)(frame),
     }
 }
 
+/// What an interrupt has interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Ring 3.
+    Program,
+    /// Ring 0.
+    Kernel,
+}
+
 #[inline(always)]
-fn on_interrupt(vector: u8) {
+fn on_interrupt(vector: u8, origin: Origin) {
     if vectors::is_internal(vector) {
         return on_internal(vector);
     }
     apic::end_of_interrupt();
-    (hooks().interrupt)(vector);
+    (hooks().interrupt)(vector, origin);
 }
 
 #[cold]

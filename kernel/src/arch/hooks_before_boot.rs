@@ -10,7 +10,7 @@ use crate::drivers::serial::Com1;
 use crate::mm::stack;
 
 pub(super) static HOOKS: Hooks = Hooks {
-    interrupt: |_| {},
+    interrupt: |_, _| {},
     preempt: || {},
     lock_contended: |_, _, _| {},
     long_section: |_, _, _| {},

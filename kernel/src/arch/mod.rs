@@ -41,9 +41,9 @@ use crate::boot::{BootInfo, die};
 
 /// What the floors above want to be called for.
 pub struct Hooks {
-    /// An interrupt with this vector came; it is acknowledged, interrupts are off. May switch
-    /// tasks before it returns.
-    pub interrupt: fn(vector: u8),
+    /// An interrupt with this vector came, while that was running; it is acknowledged, interrupts are off.
+    /// May switch tasks before it returns.
+    pub interrupt: fn(vector: u8, exception::Origin),
     /// Preemption has just become allowed and a reschedule is wanted; interrupts may be on.
     pub preempt: fn(),
     /// A spinlock at this address was waited for since `since_ticks`, held by CPU `owner - 1`.

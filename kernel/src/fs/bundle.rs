@@ -208,15 +208,16 @@ fn set_attributes(inode: &Inode, entry: &Entry<'_>) {
     });
 }
 
-/// Adds `/dev` and `/tmp`.
+/// Adds `/tmp` and `/dev`; in that `/dev/shm`, where shm_open(3) and sem_open(3) have their files.
 fn add_standard(root: &Arc<Inode>) -> Result<(), Errno> {
-    let directory = |name: &[u8]| match root.lookup(name) {
-        Err(Errno::ENOENT) => make_directory(root, name),
+    let directory = |parent: &Arc<Inode>, name: &[u8]| match parent.lookup(name) {
+        Err(Errno::ENOENT) => make_directory(parent, name),
         found => found,
     };
-    let tmp = directory(b"tmp")?;
-    tmp.with_attributes(|it| it.mode = S_IFDIR | 0o1777);
-    let dev = directory(b"dev")?;
+    let dev = directory(root, b"dev")?;
+    for everybodys in [directory(root, b"tmp")?, directory(&dev, b"shm")?] {
+        everybodys.with_attributes(|it| it.mode = S_IFDIR | 0o1777);
+    }
     for &(name, major, minor) in device::STANDARD {
         if dev.lookup(name) == Err(Errno::ENOENT) {
             put(&dev, name, &Inode::new(Node::Device(major, minor), 0o666)?)?;

@@ -5,17 +5,19 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use linux_raw_sys::general as abi;
 use orrery_core::errno::Errno;
+use orrery_core::sched::cpu_time::Told;
 use orrery_core::sched::{Nice, Policy};
 
 use super::group::{Process, State};
 use super::limits::INFINITY;
 use super::signal::{Inheritance, SpaceUse};
 use super::thread::{self, Thread, VforkDone, program_part};
-use super::{attribute, current, signal, tree};
+use super::tree::{self, InTree};
+use super::{attribute, current, signal};
 use crate::arch::exception::Frame;
 use crate::arch::irq;
 use crate::arch::user::{self, WINDOW_END};
@@ -253,6 +255,7 @@ fn make_task(
             };
             let thread = Arc::new(Thread {
                 process,
+                place: AtomicUsize::new(0),
                 tid: AtomicU64::new(0),
                 signals: signal::ThreadSignals::for_child(parent, space_use(request)),
                 space: SpinLock::new("thread's address space", Some(space)),
@@ -262,6 +265,7 @@ fn make_task(
                 robust_list: AtomicU64::new(0),
                 comm: SpinLock::new("thread's name", comm),
                 timer_slack: parent.timer_slack.of_child(),
+                told_time: InTree::new(Told::default()),
                 fork_restarts: AtomicU32::new(0),
                 is_doomed: AtomicBool::new(false),
                 vfork_done: SpinLock::new("vfork", vfork_done),
@@ -366,7 +370,7 @@ fn join_family(
     let mut tree = tree::lock();
     if request.has(THREAD) {
         let family = process.family.get_mut(&mut tree);
-        family.threads.push(task.clone());
+        family.add_thread(task);
         let is_ending = family.state != State::Running || process.handover.lock().is_some();
         if is_ending {
             thread.is_doomed.store(true, Ordering::SeqCst);
@@ -375,9 +379,9 @@ fn join_family(
         drop(tree);
         JoinHandle::detached(task);
     } else {
-        let (group, session) = {
+        let (group, session, is_run_time_watched) = {
             let family = parent.process.family.get(&tree);
-            (family.group, family.session)
+            (family.group, family.session, family.is_run_time_watched)
         };
         // A sibling's end is told to the common parent, which did not choose the request's signal.
         let exit_signal = if request.has(PARENT) {
@@ -397,7 +401,9 @@ fn join_family(
         family.pid = task.pid();
         family.tgid = thread.tid();
         family.exit_signal = exit_signal;
-        family.threads.push(task.clone());
+        // It may have its maker's limit.
+        family.is_run_time_watched = is_run_time_watched;
+        family.add_thread(task);
         family.leader = Some(JoinHandle::of_new(task));
         if kinship == Kinship::None {
             thread.is_doomed.store(true, Ordering::SeqCst);

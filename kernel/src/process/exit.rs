@@ -2,13 +2,13 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as abi;
 
 use super::group::{Process, State};
 use super::thread::{self, Thread};
 use super::tree::{self, Tree};
+use super::usage::Counts;
 use super::wait::{self, Reaped, Status};
 use super::{current, exec, futex, signal};
 use crate::println;
@@ -68,9 +68,7 @@ pub fn exit_thread() -> ! {
         drop(program);
     }
     let process = thread.process.clone();
-    let run_ticks = task.run_ticks();
-    process.past_ticks.fetch_add(run_ticks, Ordering::Relaxed);
-    let ends = leave_group(&process, task);
+    let ends = leave_group(&process, thread, task);
     let code = ends.as_ref().map_or(0, |ends| i32::from(ends.status.code()));
     // The reference goes before the task: what follows never returns.
     drop(process);
@@ -114,15 +112,18 @@ struct Ends {
 }
 
 /// Takes the running thread out of its process. The last one makes that a zombie.
-fn leave_group(process: &Arc<Process>, task: &Task) -> Option<Ends> {
+fn leave_group(process: &Arc<Process>, thread: &Thread, task: &Task) -> Option<Ends> {
     let mut tree = tree::lock();
     let family = process.family.get_mut(&mut tree);
+    family.past_counts += Counts::of(task);
     if family.threads.len() > 1 {
-        let mine = family.threads.iter().position(|it| core::ptr::eq(&**it, task));
-        let gone = mine.map(|at| family.threads.swap_remove(at));
+        let gone = family.remove_thread(thread);
+        let is_one_left = family.threads.len() == 1;
         drop(tree);
         drop(gone);
-        process.threads_changed.wake_all();
+        if is_one_left {
+            process.threads_changed.wake_all();
+        }
         return None;
     }
     let status = match family.state {

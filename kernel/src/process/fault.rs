@@ -5,7 +5,7 @@
 use linux_raw_sys::general as abi;
 
 use super::signal::{self, Fault};
-use super::{current, exit, try_current};
+use super::{current, exit, thread, try_current};
 use crate::arch::exception::Frame;
 use crate::arch::{irq, percpu, uaccess};
 use crate::mm::space::{Access, Fault as SpaceFault};
@@ -47,7 +47,7 @@ pub fn on_user_page_fault(frame: &mut Frame, address: u64) {
 fn resolve(address: u64, error_code: u64) -> Result<(), SpaceFault> {
     // SAFETY: the running thread's own address space stays until it is replaced, by itself.
     let space = unsafe { current().space_unlocked() };
-    space.fault(address, access(error_code))
+    space.fault(address, access(error_code)).inspect(|()| thread::count_fault())
 }
 
 #[cold]

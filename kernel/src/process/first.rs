@@ -7,24 +7,26 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 
 use linux_raw_sys::general as abi;
 use orrery_core::cpuset::CpuSet;
 use orrery_core::errno::Errno;
 use orrery_core::sched::Policy;
+use orrery_core::sched::cpu_time::Told;
 
 use super::group::{Process, State};
 use super::limits::Limits;
 use super::thread::{Comm, Thread, TimerSlack, program_part, thread_of};
+use super::tree::{self, InTree};
 use super::wait::{self, Status};
-use super::{current, exec, exit, signal, tree};
+use super::{current, exec, exit, signal};
 use crate::arch::tsc;
 use crate::fs::{self, Executable};
 use crate::mm::space::Space;
 use crate::sched::task::{TaskName, TaskSpec};
-use crate::sched::{self, Task, wait as sleep, wake};
+use crate::sched::{self, Task, tick, wait as sleep, wake};
 use crate::sync::SpinLock;
 use crate::task::{JoinHandle, Namespace, Nesting, birth, registry};
 use crate::trace::record;
@@ -73,6 +75,7 @@ const NOT_EXECUTABLE: i32 = 126;
 /// If there is no memory for it.
 pub fn run(command: Command) -> Result<Status, Errno> {
     record::programs_exist();
+    tick::start_sampling();
     let process = start(command)?;
     *FIRST.lock() = Some(Arc::downgrade(&process));
     process.exited.wait_until(|| process.is_zombie(&tree::lock()));
@@ -118,6 +121,7 @@ fn start(command: Command) -> Result<Arc<Process>, Errno> {
             let process = Process::new(namespace.clone(), signals, Arc::new(Limits::default()));
             let thread = Thread {
                 process: Arc::new(process),
+                place: AtomicUsize::new(0),
                 tid: AtomicU64::new(0),
                 signals: signal::ThreadSignals::new(),
                 space: SpinLock::new("thread's address space", Some(space)),
@@ -127,6 +131,7 @@ fn start(command: Command) -> Result<Arc<Process>, Errno> {
                 robust_list: AtomicU64::new(0),
                 comm: SpinLock::new("thread's name", Comm::new(b"program")),
                 timer_slack: TimerSlack::default(),
+                told_time: InTree::new(Told::default()),
                 fork_restarts: AtomicU32::new(0),
                 is_doomed: AtomicBool::new(false),
                 set_child_tid: AtomicU64::new(0),
@@ -149,7 +154,7 @@ fn join_nobody(task: &Arc<Task>) -> Arc<Process> {
     (family.pid, family.tgid) = (pid, pid);
     (family.group, family.session) = (pid, pid);
     family.exit_signal = abi::SIGCHLD as u8;
-    family.threads.push(task.clone());
+    family.add_thread(task);
     family.leader = Some(JoinHandle::of_new(task));
     thread.process.note_numbers(&tree);
     thread.process.clone()

@@ -11,15 +11,20 @@
 //! space, until it is alone: the number is its task's, and an `execve` of another thread goes on in
 //! the leader ([`super::exec`]).
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use orrery_core::sched::cpu_time::Told;
+
 use super::exec::Handover;
 use super::limits::Limits;
+use super::run_timer::{self, RunTimers};
 use super::thread::Thread;
 use super::tree::{InTree, Tree};
+use super::usage::{Counts, Usage};
 use super::wait::Status;
 use super::{attribute, signal};
 use crate::fs::usage::Running;
@@ -48,11 +53,9 @@ pub struct Process {
     /// Woken when the process has become a zombie.
     pub exited: WaitQueue,
     /// An `execve` that goes on in the leader.
-    pub handover: SpinLock<Option<alloc::boxed::Box<Handover>>>,
-    /// Run time of threads that have gone, in ticks.
-    pub past_ticks: AtomicU64,
-    /// Run time of children that were waited for, in ticks.
-    pub children_ticks: AtomicU64,
+    pub handover: SpinLock<Option<Box<Handover>>>,
+    /// Most pages that it had in an address space that it has left.
+    pub past_resident_pages: AtomicU64,
     /// Whether it has ever called `execve`: until then `setpgid` of its parent may move it.
     pub has_execed: AtomicBool,
     /// Its interval timer.
@@ -105,6 +108,16 @@ pub struct Family {
     pub is_subreaper: bool,
     /// The signal it gets when its parent has ended; 0 for none.
     pub parent_death_signal: u8,
+    /// What threads that have gone had used.
+    pub past_counts: Counts,
+    /// What has been told of its run time.
+    pub told_time: Told,
+    /// Timers that count its run time, if it has ever set one.
+    pub run_timers: Option<Box<RunTimers>>,
+    /// Whether its threads look at its run time, see [`super::run_timer`].
+    pub is_run_time_watched: bool,
+    /// What children that were waited for had used, and theirs, if there were any.
+    pub children_usage: Option<Box<Usage>>,
 }
 
 /// What becomes of a process.
@@ -139,14 +152,18 @@ impl Process {
                 session: 0,
                 is_subreaper: false,
                 parent_death_signal: 0,
+                past_counts: Counts::default(),
+                told_time: Told::default(),
+                run_timers: None,
+                is_run_time_watched: false,
+                children_usage: None,
             }),
             numbers: Numbers::default(),
             children_changed: WaitQueue::new(),
             threads_changed: WaitQueue::new(),
             exited: WaitQueue::new(),
             handover: SpinLock::new("exec handover", None),
-            past_ticks: AtomicU64::new(0),
-            children_ticks: AtomicU64::new(0),
+            past_resident_pages: AtomicU64::new(0),
             has_execed: AtomicBool::new(false),
             real_timer: real_timer::Slot::new(),
             attributes: AtomicU32::new(attribute::DEFAULT),
@@ -193,15 +210,30 @@ impl Process {
     pub fn is_zombie(&self, tree: &Tree) -> bool {
         matches!(self.family.get(tree).state, State::Zombie(_))
     }
-
-    /// Ticks that its threads have run so far, those that have gone included.
-    pub fn runtime_ticks(&self, tree: &Tree) -> u64 {
-        let present = self.family.get(tree).threads.iter();
-        present.map(|task| task.run_ticks()).sum::<u64>() + self.past_ticks.load(Ordering::Relaxed)
-    }
 }
 
 impl Family {
+    /// A thread joins.
+    pub(super) fn add_thread(&mut self, task: &Arc<Task>) {
+        if let Some(thread) = super::thread_of(task) {
+            thread.place.store(self.threads.len(), Ordering::Relaxed);
+        }
+        if self.is_run_time_watched {
+            run_timer::watch(task);
+        }
+        self.threads.push(task.clone());
+    }
+
+    /// A thread goes. Returns the list's reference to it.
+    pub(super) fn remove_thread(&mut self, thread: &Thread) -> Arc<Task> {
+        let place = thread.place.load(Ordering::Relaxed);
+        let gone = self.threads.swap_remove(place);
+        if let Some(moved) = self.threads.get(place).and_then(|task| super::thread_of(task)) {
+            moved.place.store(place, Ordering::Relaxed);
+        }
+        gone
+    }
+
     /// Calls `each` with every thread that has not gone.
     pub fn for_each_thread(&self, mut each: impl FnMut(&Arc<Task>, &Thread)) {
         for task in &self.threads {

@@ -7,7 +7,8 @@
 //! - [`first`]: the program that everything begins with
 //! - [`fault`]: what a program does wrong, and page faults, which are mostly not wrong
 //! - [`mod@signal`], [`futex`], [`limits`]: signals, futexes, and what a process may use
-//! - [`attribute`]: bits that a process has besides; [`names`]: the machine's names
+//! - [`attribute`]: bits that a process has besides; [`usage`]: what it has used, [`run_timer`]: timers that count it
+//! - [`names`]: the machine's names
 //! - [`lookup`]: threads and processes by number
 //!
 //! System calls are decoded by the floor above, [`crate::syscall`].
@@ -23,9 +24,11 @@ pub mod group;
 pub mod limits;
 pub mod lookup;
 pub mod names;
+pub mod run_timer;
 pub mod signal;
 pub mod thread;
 pub mod tree;
+pub mod usage;
 pub mod wait;
 
 pub use group::Process;
@@ -84,6 +87,7 @@ fn heed_interruptions(frame: &mut Frame) {
         }
         // Only the leader comes here while there is one: the others are doomed.
         exec::adopt_handover();
+        run_timer::look(thread);
         signal::deliver(thread, frame);
         signal::forget_call(frame);
         irq::disable();

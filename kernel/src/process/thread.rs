@@ -3,10 +3,13 @@
 use alloc::sync::Arc;
 use core::any::Any;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use orrery_core::sched::cpu_time::Told;
 
 use super::group::Process;
-use super::{signal, tree};
+use super::signal;
+use super::tree::{self, InTree};
 use crate::arch::exception::Frame;
 use crate::arch::irq::IrqOff;
 use crate::arch::user::UserContext;
@@ -112,6 +115,8 @@ impl VforkDone {
 pub struct Thread {
     /// The process that it is of.
     pub process: Arc<Process>,
+    /// Its place in the list of the process's threads. Guarded by the tree's lock.
+    pub place: AtomicUsize,
     /// Its number in the process's namespace.
     pub tid: AtomicU64,
     /// Signals sent to it, its mask, its alternate stack.
@@ -130,6 +135,8 @@ pub struct Thread {
     pub comm: SpinLock<Comm>,
     /// How late its timers may be.
     pub timer_slack: TimerSlack,
+    /// What has been told of its run time.
+    pub told_time: InTree<Told>,
     /// How many times in a row its fork was made to begin anew; used by itself.
     pub fork_restarts: AtomicU32,
     /// Set when it must go before it returns to ring 3.
@@ -213,6 +220,10 @@ impl Thread {
             space::switch_to(&irq, new);
         }
         drop(irq);
+        if let Some(old) = &*held {
+            let most = &self.process.past_resident_pages;
+            most.fetch_max(old.max_resident_pages(), Ordering::Relaxed);
+        }
         core::mem::replace(&mut *held, new)
     }
 
@@ -236,6 +247,13 @@ pub fn context() -> &'static UserContext {
     &current().program().expect("a program's task").context
 }
 
+/// The running thread had a page fault that was corrected.
+#[inline(always)]
+pub(super) fn count_fault() {
+    let faults = &current().program().expect("a program's task").faults;
+    faults.store(faults.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
 fn pointer(space: Option<&Arc<Space>>) -> *mut Space {
     space.map_or(ptr::null_mut(), |space| Arc::as_ptr(space).cast_mut())
 }
@@ -249,7 +267,17 @@ pub(super) unsafe fn program_part(thread: Arc<Thread>, stack_top: u64) -> Progra
     let thread_at = NonNull::from(&*thread).cast();
     let thread: Arc<dyn Any + Send + Sync> = thread;
     // SAFETY: by contract.
-    ProgramPart { context: unsafe { UserContext::new(stack_top) }, space, thread, thread_at }
+    let context = unsafe { UserContext::new(stack_top) };
+    ProgramPart {
+        context,
+        space,
+        faults: AtomicU64::new(0),
+        user_samples: AtomicU64::new(0),
+        system_samples: AtomicU64::new(0),
+        has_run_timer: AtomicBool::new(false),
+        thread,
+        thread_at,
+    }
 }
 
 /// The thread of a task; none for the kernel's own.

@@ -1,7 +1,6 @@
 //! What a parent learns of its children: wait4(2), waitid(2).
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as abi;
 use orrery_core::errno::Errno;
@@ -9,6 +8,7 @@ use orrery_core::errno::Errno;
 use super::group::{Process, State};
 use super::signal::JobReport;
 use super::tree::{self, Tree};
+use super::usage::Usage;
 use super::{current, signal};
 use crate::sched::task::Sleep;
 use crate::sched::wait::{Sharing, WaitError, WaitMode};
@@ -85,22 +85,21 @@ pub struct Report {
     pub status: u32,
     /// `si_code` and `si_status` for waitid(2).
     pub child_code: (u32, u32),
-    /// Ticks that the child has run.
-    pub ticks: u64,
 }
 
-/// Waits for a child. `None` if nothing has happened and the caller does not want to wait.
+/// Waits for a child, and tells in `usage` what it has used, and its children. `None` if nothing has happened and the
+/// caller does not want to wait.
 ///
 /// # Errors
 /// `ECHILD` if there is no such child; [`Errno::RESTART_SYS`] if a signal came first.
-pub fn wait(request: &Request) -> Result<Option<Report>, Errno> {
+pub fn wait(request: &Request, usage: &mut Usage) -> Result<Option<Report>, Errno> {
     let process = &current().process;
     let mode =
         WaitMode { sleep: Sleep::Interruptible, sharing: Sharing::Shared, deadline_ticks: None };
-    let mut result = look(process, request);
+    let mut result = look(process, request, usage);
     if request.options & abi::WNOHANG == 0 && matches!(result, Ok(None)) {
         let waited = process.children_changed.wait(mode, || {
-            result = look(process, request);
+            result = look(process, request, usage);
             !matches!(result, Ok(None))
         });
         if waited == Err(WaitError::Interrupted) {
@@ -110,7 +109,11 @@ pub fn wait(request: &Request) -> Result<Option<Report>, Errno> {
     result
 }
 
-fn look(process: &Arc<Process>, request: &Request) -> Result<Option<Report>, Errno> {
+fn look(
+    process: &Arc<Process>,
+    request: &Request,
+    usage: &mut Usage,
+) -> Result<Option<Report>, Errno> {
     let mut tree = tree::lock();
     let mut any = false;
     let mut found = None;
@@ -138,13 +141,16 @@ fn look(process: &Arc<Process>, request: &Request) -> Result<Option<Report>, Err
         return if any { Ok(None) } else { Err(Errno::ECHILD) };
     };
     let number = child.number_in(&process.namespace, &tree);
-    let ticks = child.runtime_ticks(&tree) + child.children_ticks.load(Ordering::Relaxed);
-    let report = Report { number, status, child_code, ticks };
+    *usage = child.usage(&mut tree);
+    if let Some(its_children) = &child.family.get(&tree).children_usage {
+        *usage += **its_children;
+    }
+    let report = Report { number, status, child_code };
     if request.options & abi::WNOWAIT != 0 {
         return Ok(Some(report));
     }
     if child.is_zombie(&tree) {
-        process.children_ticks.fetch_add(ticks, Ordering::Relaxed);
+        **process.family.get_mut(&mut tree).children_usage.get_or_insert_default() += *usage;
         let reaped = take(&child, &mut tree);
         drop(tree);
         reaped.bury();

@@ -13,7 +13,7 @@ use core::sync::atomic::Ordering;
 
 use orrery_core::cpuset::CpuSet;
 use orrery_core::sched::placement::{self, Activity};
-use orrery_core::sched::{Enqueue, Entity, Nice, Policy, Preempt, RunQueue, Switch};
+use orrery_core::sched::{Enqueue, Entity, Nice, Policy, Preempt, RunQueue, SchedInfo, Switch};
 
 use super::cpu::{self, CPUS, Cpu, online, view};
 use super::switch::{is_running, is_saved};
@@ -202,11 +202,11 @@ pub(super) fn with_queue_of<R>(task: &Task, with: impl FnOnce(&Entity) -> R) -> 
     locked(task, |_, _| with(task.entity()))
 }
 
-/// Time that a task has run, up to now.
-pub(super) fn run_ticks_of(task: &Task) -> u64 {
+/// How a task has been scheduled, up to now.
+pub(super) fn info_now(task: &Task) -> SchedInfo {
     locked(task, |_, queue| {
         queue.update_accounts(tsc::now());
-        task.entity().info().run_ticks
+        task.entity().info()
     })
 }
 

@@ -11,11 +11,11 @@ use orrery_core::idle::{Halt, Idle};
 use super::cpu::{self as sched_cpu, Cpu};
 use super::epoch;
 use super::switch::{self, work_waits};
+use super::tick;
 use crate::arch::irq::IrqOff;
 use crate::arch::{cpu, irq, percpu, smp, tsc};
 use crate::mm::space;
 use crate::trace::{drain, events};
-use crate::watchdog;
 
 /// How long a CPU polls before it halts, in microseconds.
 const POLL_US: u64 = 50;
@@ -66,8 +66,8 @@ pub fn run() -> ! {
     {
         // A CPU that finds nothing to do at all still has a first look around.
         let off = IrqOff::new();
-        watchdog::leave_idle(&off);
-        watchdog::enter_idle(&off);
+        tick::leave_idle(&off);
+        tick::enter_idle(&off);
     }
     // SAFETY: the idle task holds nothing.
     unsafe { irq::enable() };
@@ -83,9 +83,9 @@ pub fn run() -> ! {
         // SAFETY: interrupts are off at both ends of the switches in between.
         let off = unsafe { IrqOff::assume() };
         epoch::leave_idle();
-        watchdog::leave_idle(&off);
+        tick::leave_idle(&off);
         switch::schedule_idle();
-        watchdog::enter_idle(&off);
+        tick::enter_idle(&off);
         epoch::enter_idle();
         // SAFETY: the idle task holds nothing.
         unsafe { irq::enable() };

@@ -7,6 +7,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::{balance, call, cpu, switch, timer};
+use crate::arch::exception::Origin;
 use crate::arch::irq::IrqOff;
 use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, latency, percpu, tsc, vectors};
@@ -36,14 +37,14 @@ pub fn raise(work: Deferred) {
 }
 
 /// [`crate::arch::Hooks::interrupt`]: acknowledged, interrupts off.
-pub fn on_interrupt(vector: u8) {
+pub fn on_interrupt(vector: u8, origin: Origin) {
     // SAFETY: interrupts are off in a handler, until its return.
     let irq = unsafe { IrqOff::assume() };
     percpu::enter_interrupt();
     latency::interrupts_are_off();
     events::irq_enter(vector);
     match vector {
-        vectors::TIMER => timer::on_interrupt(&irq),
+        vectors::TIMER => timer::on_interrupt(&irq, origin),
         vectors::RESCHEDULE => {
             events::ipi_receive_at(&irq, tsc::now(), 0);
             let this = cpu::this();

@@ -10,7 +10,7 @@
 //! - [`idle`]: what a CPU does with nothing to do
 //! - [`balance`]: pulling, kicking, affinity
 //! - [`epoch`]: when what lock-free lookups may still see can be freed
-//! - [`timer`]: the CPU's timer: sleeps and slices
+//! - [`timer`]: the CPU's timer: sleeps and slices; [`tick`]: what a busy CPU does regularly
 //! - [`alarm`]: functions called at a time
 //! - [`wait`]: wait queues; [`mutex`]: a lock whose waiters sleep
 //! - [`call`]: functions run on other CPUs, and stopping them
@@ -29,6 +29,7 @@ pub mod interrupt;
 pub mod mutex;
 pub mod switch;
 pub mod task;
+pub mod tick;
 pub mod timer;
 pub mod wait;
 pub mod wake;

@@ -178,6 +178,14 @@ pub struct ProgramPart {
     pub context: UserContext,
     /// The address space it runs in, which the owner of `thread` keeps alive; null once it has left it.
     pub space: AtomicPtr<Space>,
+    /// Page faults that were corrected; counted by itself.
+    pub faults: AtomicU64,
+    /// Ticks that found it in ring 3, and in the kernel; counted by the CPU that runs it.
+    pub user_samples: AtomicU64,
+    /// See `user_samples`.
+    pub system_samples: AtomicU64,
+    /// Whether a tick makes it look at timers that count its process's run time.
+    pub has_run_timer: AtomicBool,
     /// The thread that the process floor knows.
     pub thread: Arc<dyn Any + Send + Sync>,
     /// Where that is, so that it need not be worked out.
@@ -419,9 +427,14 @@ impl Task {
         super::balance::with_queue_of(self, |entity| entity.info())
     }
 
+    /// [`Self::sched_info`], with the time that it has run up to now.
+    pub fn sched_info_now(&self) -> SchedInfo {
+        super::balance::info_now(self)
+    }
+
     /// Time that it has run, up to now.
     pub fn run_ticks(&self) -> u64 {
-        super::balance::run_ticks_of(self)
+        self.sched_info_now().run_ticks
     }
 
     /// How it is scheduled.

@@ -1,7 +1,7 @@
 //! The CPU's timer: whoever sleeps until a time, and the end of the running task's slice.
 //!
 //! The hardware timer is one-shot. It is set to the earliest of the first sleeper's deadline, the
-//! end of the slice, the first alarm and, on a busy CPU, the watchdog's next look; an idle CPU takes no tick. It is only
+//! end of the slice, the first alarm and, on a busy CPU, the next [tick](super::tick); an idle CPU takes none. It is only
 //! ever moved to an *earlier* time: a slice that ends later than the timer expires is looked at
 //! again when it does, which is cheaper than setting the timer at each switch.
 //!
@@ -16,14 +16,14 @@ use orrery_core::timer_queue::{TimerQueue, TimerState};
 use super::cpu::{self, Cpu};
 use super::task::{Task, current};
 use super::wake;
-use super::{alarm, balance};
+use super::{alarm, balance, tick};
+use crate::arch::exception::Origin;
 use crate::arch::irq::IrqOff;
 use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, percpu, tsc};
 use crate::per_cpu;
 use crate::sync::SpinLock;
 use crate::trace::events;
-use crate::watchdog;
 
 /// What the timer is set to when it is not.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -112,7 +112,7 @@ fn set_hardware(this: &Cpu, deadline_ticks: u64, now: u64, irq: &IrqOff) {
 }
 
 /// The timer interrupt.
-pub(super) fn on_interrupt(irq: &IrqOff) {
+pub(super) fn on_interrupt(irq: &IrqOff, origin: Origin) {
     let timers = TIMERS.this();
     let this = cpu::this();
     timers.expiries.store(timers.expiries.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -120,7 +120,7 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
     this.slice_armed_ticks.store(NEVER, Ordering::Relaxed);
     let now = tsc::now();
     // Before anything here wants a reschedule: one that is wanted now has been so for a while.
-    watchdog::on_timer(now);
+    tick::on_timer(now, origin);
     let next_sleeper = {
         let mut sleepers = timers.sleepers.lock_with(irq);
         while let Some(timer) = sleepers.pop_expired(now) {
@@ -153,5 +153,5 @@ pub(super) fn on_interrupt(irq: &IrqOff) {
     let next_alarm = alarm::on_timer(now, irq);
     let sooner = |at: u64, other: Option<u64>| at.min(other.unwrap_or(NEVER));
     let next = sooner(sooner(sooner(NEVER, next_sleeper), next_slice), next_alarm);
-    arm_hardware(this, sooner(next, watchdog::due_ticks()), tsc::now(), irq);
+    arm_hardware(this, sooner(next, tick::due_ticks()), tsc::now(), irq);
 }

@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 use orrery_core::exec::stack::{MAX_BYTES, MAX_STRING_BYTES};
 
-use super::{Args, Errno, SysResult};
+use super::{Args, Errno, SysResult, resource};
 use crate::fs::{self, Executable};
 use crate::mm::user;
 use crate::process::clone::{self, Request};
+use crate::process::usage::Usage;
 use crate::process::wait::{self, Report, Status, Which};
 use crate::process::{current, exit, thread_of, tree};
 
@@ -183,11 +184,12 @@ pub fn wait4(args: &Args) -> SysResult {
         group => Which::Group(group_of(group.unsigned_abs())?),
     };
     let request = wait::Request { which, options: options | abi::WEXITED };
-    let Some(report) = wait::wait(&request)? else { return Ok(0) };
+    let mut usage = Usage::default();
+    let Some(report) = wait::wait(&request, &mut usage)? else { return Ok(0) };
     if args[1] != 0 {
         user::write(args[1], &report.status)?;
     }
-    write_usage(args[3], &report)?;
+    write_usage(args[3], &usage)?;
     Ok(report.number.into())
 }
 
@@ -220,15 +222,17 @@ pub fn waitid(args: &Args) -> SysResult {
         _ => return Err(Errno::EINVAL),
     };
     let not_sleeping = if must_not_sleep { abi::WNOHANG } else { 0 };
-    let report = wait::wait(&wait::Request { which, options: options | not_sleeping })?;
+    let request = wait::Request { which, options: options | not_sleeping };
+    let mut usage = Usage::default();
+    let report = wait::wait(&request, &mut usage)?;
     if must_not_sleep && report.is_none() {
         return Err(Errno::EAGAIN);
     }
     if info != 0 {
         write_info(info, report.as_ref())?;
     }
-    if let Some(report) = &report {
-        write_usage(args[4], report)?;
+    if report.is_some() {
+        write_usage(args[4], &usage)?;
     }
     Ok(0)
 }
@@ -254,11 +258,11 @@ fn write_info(at: u64, report: Option<&Report>) -> Result<(), Errno> {
     user::write(at, &words)
 }
 
-fn write_usage(at: u64, report: &Report) -> Result<(), Errno> {
+fn write_usage(at: u64, usage: &Usage) -> Result<(), Errno> {
     if at == 0 {
         return Ok(());
     }
-    user::write(at, &crate::time::usage_of_ticks(report.ticks))
+    user::write(at, &resource::rusage(usage))
 }
 
 /// pidfd_open(2).

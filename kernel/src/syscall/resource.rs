@@ -2,16 +2,15 @@
 
 use alloc::sync::Arc;
 
-use core::sync::atomic::Ordering;
-
 use linux_raw_sys::general::{self as abi, rlimit64, rusage};
 
 use super::{Args, Errno, SysResult};
 use crate::mm::user;
 use crate::process::limits::{KINDS, Limit};
-use crate::process::{Process, current, lookup, tree};
-use crate::sched::{self, Task};
-use crate::time;
+use crate::process::usage::Usage;
+use crate::process::{Process, current, lookup, run_timer, tree};
+use crate::sched;
+use crate::time::{self, deadline};
 
 /// Most file descriptors that a limit may allow (Linux's `fs.nr_open`).
 const MAX_FILES: u64 = 1 << 20;
@@ -71,6 +70,9 @@ fn exchange(process: &Process, kind: u32, new: Option<Limit>) -> Limit {
         }
         (old, **limits)
     };
+    if new.is_some() && kind == abi::RLIMIT_CPU {
+        run_timer::on_limit_change(process);
+    }
     if new.is_some() {
         // Memory's are enforced by the address space, which all threads of the process have.
         let space = {
@@ -88,31 +90,16 @@ fn exchange(process: &Process, kind: u32, new: Option<Limit>) -> Limit {
     old
 }
 
-/// getrusage(2). Time in the kernel is not told from that in the program, and the memory is what is
-/// resident now, not at the most.
+/// getrusage(2).
 pub fn getrusage(args: &Args) -> SysResult {
     let process = &current().process;
-    let mut usage = match args[0] as i32 {
-        SELF => {
-            let tree = tree::lock();
-            let mut usage = time::usage_of_ticks(process.runtime_ticks(&tree));
-            process.family.get(&tree).for_each_thread(|task, _| add_switches(&mut usage, task));
-            usage
-        }
-        CHILDREN => time::usage_of_ticks(process.children_ticks.load(Ordering::Relaxed)),
-        THREAD => {
-            let task = sched::current();
-            let mut usage = time::usage_of_ticks(task.run_ticks());
-            add_switches(&mut usage, task);
-            usage
-        }
+    let usage = match args[0] as i32 {
+        SELF => process.usage(&mut tree::lock()),
+        CHILDREN => process.children_usage(&tree::lock()),
+        THREAD => current().usage(sched::current()),
         _ => return Err(Errno::EINVAL),
     };
-    if args[0] as i32 != CHILDREN {
-        const KIB_PER_PAGE: u64 = 4;
-        usage.ru_maxrss = (current().space().resident_pages() * KIB_PER_PAGE).cast_signed();
-    }
-    user::write(args[1], &usage)?;
+    user::write(args[1], &rusage(&usage))?;
     Ok(0)
 }
 
@@ -120,11 +107,19 @@ const SELF: i32 = abi::RUSAGE_SELF.cast_signed();
 const CHILDREN: i32 = abi::RUSAGE_CHILDREN;
 const THREAD: i32 = abi::RUSAGE_THREAD.cast_signed();
 
-/// Adds how often a thread that exists has been switched away from.
-fn add_switches(usage: &mut rusage, task: &Task) {
-    let info = task.sched_info();
-    usage.ru_nvcsw += info.voluntary_switches.cast_signed();
-    usage.ru_nivcsw += info.involuntary_switches.cast_signed();
+/// getrusage(2)'s structure. Nothing is read from a disk: no fault is a major one.
+pub fn rusage(usage: &Usage) -> rusage {
+    const KIB_PER_PAGE: u64 = 4;
+    let mut told: rusage = user::zeroed();
+    let user = deadline::timeval(time::to_nanos(usage.time.user_ticks));
+    let system = deadline::timeval(time::to_nanos(usage.time.system_ticks));
+    (told.ru_utime.tv_sec, told.ru_utime.tv_usec) = (user.tv_sec, user.tv_usec);
+    (told.ru_stime.tv_sec, told.ru_stime.tv_usec) = (system.tv_sec, system.tv_usec);
+    told.ru_maxrss = (usage.max_resident_pages * KIB_PER_PAGE).cast_signed();
+    told.ru_minflt = usage.faults.cast_signed();
+    told.ru_nvcsw = usage.voluntary_switches.cast_signed();
+    told.ru_nivcsw = usage.involuntary_switches.cast_signed();
+    told
 }
 
 /// times(2): in hundredths of a second.
@@ -133,9 +128,12 @@ pub fn times(args: &Args) -> SysResult {
     let clock_ticks = |ticks: u64| time::to_nanos(ticks) / NANOS_PER_CLOCK_TICK;
     if args[0] != 0 {
         let process = &current().process;
-        let mine = process.runtime_ticks(&tree::lock());
-        let children = process.children_ticks.load(Ordering::Relaxed);
-        user::write(args[0], &[clock_ticks(mine), 0, clock_ticks(children), 0])?;
+        let (mine, children) = {
+            let mut tree = tree::lock();
+            (process.cpu_time(&mut tree), process.children_usage(&tree).time)
+        };
+        let told = [mine.user_ticks, mine.system_ticks, children.user_ticks, children.system_ticks];
+        user::write(args[0], &told.map(clock_ticks))?;
     }
     Ok(time::monotonic_nanos() / NANOS_PER_CLOCK_TICK)
 }

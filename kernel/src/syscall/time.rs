@@ -58,7 +58,7 @@ impl Clock {
             Self::Realtime => Ok(time::realtime_nanos()),
             Self::Process(number) => {
                 let process = lookup::process(number).map_err(|_| Errno::EINVAL)?;
-                let ticks = process.runtime_ticks(&tree::lock());
+                let ticks = process.run_ticks(&tree::lock());
                 Ok(time::to_nanos(ticks))
             }
             Self::Thread(0) => Ok(time::to_nanos(sched::current().run_ticks())),

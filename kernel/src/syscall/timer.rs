@@ -1,6 +1,4 @@
 //! Timers of processes: setitimer(2), alarm(2).
-//!
-//! Timers that count run time (`ITIMER_VIRTUAL`, `ITIMER_PROF`) are `EINVAL`.
 
 use linux_raw_sys::general::{self as abi, itimerval};
 use orrery_core::time as core_time;
@@ -8,11 +6,25 @@ use orrery_core::time as core_time;
 use super::{Args, Errno, SysResult};
 use crate::mm::user;
 use crate::process::current;
+use crate::process::run_timer::{self, Clock};
 use crate::time::deadline;
 use crate::time::real_timer::Setting;
 
-fn check_kind(kind: u64) -> Result<(), Errno> {
-    if kind as u32 == abi::ITIMER_REAL { Ok(()) } else { Err(Errno::EINVAL) }
+/// A process's interval timers.
+enum Which {
+    Real,
+    OfRunTime(Clock),
+}
+
+impl Which {
+    fn of(kind: u64) -> Result<Self, Errno> {
+        match kind as u32 {
+            abi::ITIMER_REAL => Ok(Self::Real),
+            abi::ITIMER_VIRTUAL => Ok(Self::OfRunTime(Clock::Virtual)),
+            abi::ITIMER_PROF => Ok(Self::OfRunTime(Clock::Profiling)),
+            _ => Err(Errno::EINVAL),
+        }
+    }
 }
 
 fn write(at: u64, setting: Setting) -> Result<(), Errno> {
@@ -25,8 +37,12 @@ fn write(at: u64, setting: Setting) -> Result<(), Errno> {
 
 /// getitimer(2).
 pub fn getitimer(args: &Args) -> SysResult {
-    check_kind(args[0])?;
-    write(args[1], current().process.real_timer.get())?;
+    let process = &current().process;
+    let setting = match Which::of(args[0])? {
+        Which::Real => process.real_timer.get(),
+        Which::OfRunTime(clock) => run_timer::get(process, clock),
+    };
+    write(args[1], setting)?;
     Ok(0)
 }
 
@@ -42,9 +58,11 @@ pub fn setitimer(args: &Args) -> SysResult {
             }
         }
     };
-    check_kind(args[0])?;
     let process = &current().process;
-    let old = process.real_timer.set(process, new);
+    let old = match Which::of(args[0])? {
+        Which::Real => process.real_timer.set(process, new),
+        Which::OfRunTime(clock) => run_timer::set(process, clock, new),
+    };
     if args[2] != 0 {
         write(args[2], old)?;
     }

@@ -15,11 +15,9 @@ pub mod vdso;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use linux_raw_sys::general::rusage;
-use orrery_core::time::{NANOS_PER_MICRO, NANOS_PER_SECOND, Rate};
+use orrery_core::time::{NANOS_PER_SECOND, Rate};
 
 use crate::arch::{rtc, tsc};
-use crate::mm::user;
 
 /// [`Rate::mult`] of the time-stamp counter.
 static MULT: AtomicU64 = AtomicU64::new(0);
@@ -72,13 +70,4 @@ pub fn realtime_nanos() -> u64 {
 #[inline]
 pub fn realtime_offset_nanos() -> u64 {
     REALTIME_OFFSET_NANOS.load(Ordering::Relaxed)
-}
-
-/// getrusage(2)'s structure for something that has run for so long. Time in the kernel is not told from
-/// that in the program.
-pub fn usage_of_ticks(ticks: u64) -> rusage {
-    let mut usage: rusage = user::zeroed();
-    let time = deadline::timeval(to_nanos(ticks));
-    (usage.ru_utime.tv_sec, usage.ru_utime.tv_usec) = (time.tv_sec, time.tv_usec);
-    usage
 }

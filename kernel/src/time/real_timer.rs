@@ -18,6 +18,7 @@ use core::ptr::NonNull;
 use linux_raw_sys::general as abi;
 use orrery_core::inbox::{Inbox, Link, Linked};
 use orrery_core::signal::{Signal, SignalInfo};
+use orrery_core::time::NANOS_PER_MICRO;
 
 use super::{to_nanos, to_ticks};
 use crate::arch::tsc;
@@ -125,7 +126,7 @@ impl State {
         let left = |deadline: u64| {
             // A timer that is about to expire is still set.
             let nanos = to_nanos(deadline.saturating_sub(tsc::now()));
-            nanos.max(super::NANOS_PER_MICRO)
+            nanos.max(NANOS_PER_MICRO)
         };
         Setting {
             value_nanos: self.deadline_ticks.map_or(0, left),

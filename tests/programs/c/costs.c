@@ -8,6 +8,8 @@
  * Built static with glibc (costs) and with musl (costs-musl).
  */
 #define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -193,6 +195,43 @@ static void demand_zero(void)
 	munmap(memory, len);
 }
 
+static void *sleep_for_ever(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
+/* What each of so many threads costs that sleep when their process is killed. */
+static void kill_threads(int count)
+{
+	char metric[64];
+	uint64_t start;
+	long child;
+
+	told[0] = 0;
+	child = fork();
+	if (child == 0) {
+		pthread_attr_t small;
+		pthread_t thread;
+
+		pthread_attr_init(&small);
+		pthread_attr_setstacksize(&small, 4 * PAGE);
+		for (int made = 0; made < count; made++)
+			if (pthread_create(&thread, &small, sleep_for_ever, NULL))
+				fail("pthread_create");
+		told[0] = 1;
+		sleep_for_ever(NULL);
+	}
+	while (child > 0 && !told[0])
+		usleep(1000);
+	start = ticks();
+	if (child < 0 || kill(child, SIGKILL) || call(SYS_wait4, child) != child)
+		fail("a process with threads");
+	snprintf(metric, sizeof metric, "thread-kill/%d", count);
+	say(metric, (ticks() - start) / count);
+}
+
 int main(int argc, char **argv)
 {
 	static const unsigned long sizes_kib[] = { 64, 1 << 10, 64 << 10, 1 << 20 };
@@ -208,5 +247,7 @@ int main(int argc, char **argv)
 			fork_with(sizes_kib[n]);
 	copy_on_write();
 	demand_zero();
+	kill_threads(100);
+	kill_threads(3000);
 	return 0;
 }

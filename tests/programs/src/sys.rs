@@ -153,8 +153,10 @@ pub unsafe fn call(number: i64, given: &[u64]) -> Result {
 #[macro_export]
 macro_rules! sys {
     ($name:ident $(, $arg:expr)* $(,)?) => {{
-        let args = [$($crate::sys::Arg::register($arg)),*];
-        // SAFETY: see the macro's documentation.
-        unsafe { $crate::sys::call(libc::$name, &args) }
+        // A `match`, so that what an argument points at lives until the call is over.
+        match [$($crate::sys::Arg::register($arg)),*] {
+            // SAFETY: see the macro's documentation.
+            args => unsafe { $crate::sys::call(libc::$name, &args) },
+        }
     }};
 }

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     fn project(dir: &Path) -> Project {
-        Project { root: dir.into(), target_dir: dir.join("target") }
+        Project::at(dir, dir.join("target"))
     }
 
     #[test]

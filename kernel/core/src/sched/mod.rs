@@ -26,6 +26,7 @@
 //!
 //! Start with [`RunQueue`]; [`placement`] chooses between CPUs.
 
+pub mod cpu_time;
 mod entity;
 mod fair;
 pub mod placement;

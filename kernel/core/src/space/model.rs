@@ -277,7 +277,7 @@ pub struct View<'m> {
 }
 
 impl Memory for View<'_> {
-    fn alloc_table(&self, contents: Contents) -> Option<Pfn> {
+    fn alloc_table(&self, _level: u8, contents: Contents) -> Option<Pfn> {
         self.machine.alloc(if contents == Contents::Zeroed { 0 } else { 0xBAD })
     }
 

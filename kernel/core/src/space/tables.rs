@@ -19,6 +19,7 @@
 //! 3, 4.10.4.1). Translations of pages below a copied table stay right: they are read-only, and both
 //! tables lead to the same pages, each with a reference.
 
+use core::hint::black_box;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -36,8 +37,8 @@ pub struct OutOfMemory;
 
 /// Frames, and the TLBs that may cache one address space.
 pub trait Memory {
-    /// A frame for a table, with one reference; its metadata's word and count are zero.
-    fn alloc_table(&self, contents: Contents) -> Option<Pfn>;
+    /// A frame for a table of this level, with one reference; its metadata's word and count are zero.
+    fn alloc_table(&self, level: u8, contents: Contents) -> Option<Pfn>;
     /// Takes a table back, all of whose entries are zero.
     fn free_table(&self, table: Pfn);
     /// A frame for a page, with one reference; its contents are unspecified.
@@ -254,7 +255,7 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
         let index = entry_index(level, address);
         let slot = &memory.table(table)[index];
         if entry.is_empty() {
-            let child = memory.alloc_table(Contents::Zeroed).ok_or(OutOfMemory)?;
+            let child = memory.alloc_table(level - 1, Contents::Zeroed).ok_or(OutOfMemory)?;
             self.occupy(table, index, Entry::own_table(child));
             return Ok(child);
         }
@@ -265,7 +266,7 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
         }
         let is_full = memory.meta(shared).owner_word().load(Relaxed) == u64::MAX;
         let contents = if is_full { Contents::Any } else { Contents::Zeroed };
-        let copy = memory.alloc_table(contents).ok_or(OutOfMemory)?;
+        let copy = memory.alloc_table(level - 1, contents).ok_or(OutOfMemory)?;
         copy_table(memory, shared, copy);
         slot.store(Entry::own_table(copy).0, Release);
         self.stale(address);
@@ -455,32 +456,39 @@ fn copy_table<M: Memory + ?Sized>(memory: &M, from: Pfn, to: Pfn) {
     to_meta.owner_count().store(from_meta.owner_count().load(Relaxed), Relaxed);
     let meta_of = memory.metas();
     let (sources, targets) = (source.as_chunks::<8>().0, target.as_chunks::<8>().0);
+    // The compiler must not see that the bit has no part in the frame's number: it would work that out from the
+    // entry as it was, and copy a register in each of 512 turns to have both.
+    let all_but_writable = black_box(!Entry::WRITABLE);
+    let copy_group = |from, to| copy_group(&meta_of, all_but_writable, from, to);
     if groups == u64::MAX {
         // Most of the entries that are ever copied are in full tables: to look for the next group would be a
         // twelfth of the cost.
-        sources.iter().zip(targets).for_each(|(from, to)| copy_group(&meta_of, from, to));
+        sources.iter().zip(targets).for_each(|(from, to)| copy_group(from, to));
         return;
     }
     while groups != 0 {
         let group = groups.trailing_zeros() as usize;
         groups &= groups - 1;
-        copy_group(&meta_of, &sources[group], &targets[group]);
+        copy_group(&sources[group], &targets[group]);
     }
 }
 
 #[inline(always)]
 fn copy_group<'m>(
     meta_of: &impl Fn(u64) -> &'m FrameMeta,
+    all_but_writable: u64,
     sources: &[AtomicU64; 8],
     targets: &[AtomicU64; 8],
 ) {
     for (source, target) in sources.iter().zip(targets) {
         let entry = Entry(source.load(Relaxed));
         if entry.has(Entry::COUNTED) {
-            meta_of(entry.physical()).add_reference();
-            let read_only = entry.without(Entry::WRITABLE).0;
-            source.store(read_only, Relaxed);
-            target.store(read_only, Relaxed);
+            let read_only = Entry(entry.0 & all_but_writable);
+            source.store(read_only.0, Relaxed);
+            target.store(read_only.0, Relaxed);
+            // The page is not lost meanwhile: nobody finds `target` yet, and `source` has a reference, which it
+            // keeps as long as we hold `source`.
+            meta_of(read_only.physical()).add_reference();
         } else {
             if entry.is_counted() {
                 meta_of(entry.physical()).add_reference();

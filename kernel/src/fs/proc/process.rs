@@ -12,6 +12,7 @@ use linux_raw_sys::general::{
 };
 use orrery_core::errno::Errno;
 use orrery_core::sched::Policy;
+use orrery_core::sched::cpu_time::CpuTime;
 use orrery_core::space::area::AreaFlags;
 
 use super::{NUMBERS_PER_TASK, namespace, number};
@@ -22,6 +23,7 @@ use crate::fs::tree::{Destination, Entry, Kind, Link, Table};
 use crate::mm::space::{Backing, Space};
 use crate::process::group::Program;
 use crate::process::signal::{self, summary};
+use crate::process::usage::Usage;
 use crate::process::{Process, Thread, thread_of, tree};
 use crate::sched::task::label;
 use crate::sched::{State, Task};
@@ -152,8 +154,10 @@ struct Relations {
     session: u32,
     threads: usize,
     exit_signal: u8,
-    run_ticks: u64,
-    children_ticks: u64,
+    /// Its threads' together.
+    usage: Usage,
+    /// That of children that it has waited for.
+    children_usage: Usage,
 }
 
 fn relations(task: &Task) -> Relations {
@@ -166,12 +170,13 @@ fn relations(task: &Task) -> Relations {
             session: 0,
             threads: 1,
             exit_signal: 0,
-            run_ticks: task.sched_info().run_ticks,
-            children_ticks: 0,
+            usage: kernel_usage(task),
+            children_usage: Usage::default(),
         };
     };
     let process: &Process = &thread.process;
-    let tree = tree::lock();
+    let mut tree = tree::lock();
+    let usage = process.usage(&mut tree);
     let family = process.family.get(&tree);
     // Who is seen here and is as deep is in the same namespace.
     let parent = if process.namespace.level() == namespace().level() {
@@ -186,8 +191,8 @@ fn relations(task: &Task) -> Relations {
         session: family.session,
         threads: family.threads.len(),
         exit_signal: family.exit_signal,
-        run_ticks: process.runtime_ticks(&tree),
-        children_ticks: process.children_ticks.load(core::sync::atomic::Ordering::Relaxed),
+        usage,
+        children_usage: process.children_usage(&tree),
     };
     drop(tree);
     Relations { group: seen(relations.group), session: seen(relations.session), ..relations }
@@ -202,18 +207,25 @@ fn clock_ticks(ticks: u64) -> u64 {
     time::to_nanos(ticks) / (1_000_000_000 / CLOCK_HZ)
 }
 
+/// All that one of the kernel's own tasks has run is time in the kernel.
+fn kernel_usage(task: &Task) -> Usage {
+    let time = CpuTime { user_ticks: 0, system_ticks: task.run_ticks() };
+    Usage { time, ..Usage::default() }
+}
+
 fn process_stat(task: &Subject, text: &mut String) -> Result<(), Errno> {
     let relations = relations(task);
-    let run_ticks = relations.run_ticks;
-    stat(task, relations, run_ticks, text)
+    let usage = relations.usage;
+    stat(task, relations, usage, text)
 }
 
 fn thread_stat(task: &Subject, text: &mut String) -> Result<(), Errno> {
-    stat(task, relations(task), task.sched_info().run_ticks, text)
+    let usage = thread_of(task).map_or_else(|| kernel_usage(task), |thread| thread.usage(task));
+    stat(task, relations(task), usage, text)
 }
 
 /// One line of numbers. Those that are not kept are 0.
-fn stat(task: &Task, its: Relations, run_ticks: u64, text: &mut String) -> Result<(), Errno> {
+fn stat(task: &Task, its: Relations, usage: Usage, text: &mut String) -> Result<(), Errno> {
     alive(task)?;
     let nice = i32::from(task.nice().get());
     let (priority, rt_priority, policy) = match task.policy() {
@@ -234,7 +246,7 @@ fn stat(task: &Task, its: Relations, run_ticks: u64, text: &mut String) -> Resul
     };
     let _ = writeln!(
         text,
-        "{} ({}) {} {} {} {} 0 -1 0 0 0 0 0 {} 0 {} 0 {priority} {nice} {} 0 0 {virtual_bytes} \
+        "{} ({}) {} {} {} {} 0 -1 0 {} {} 0 0 {} {} {} {} {priority} {nice} {} 0 0 {virtual_bytes} \
          {resident} {} 0 0 0 0 0 {} {} {} {} 0 0 0 {} {} {rt_priority} {policy} 0 0 0 0 0 0 0 0 0 0 0",
         own_number(task),
         name(task),
@@ -242,8 +254,12 @@ fn stat(task: &Task, its: Relations, run_ticks: u64, text: &mut String) -> Resul
         its.parent,
         its.group,
         its.session,
-        clock_ticks(run_ticks),
-        clock_ticks(its.children_ticks),
+        usage.faults,
+        its.children_usage.faults,
+        clock_ticks(usage.time.user_ticks),
+        clock_ticks(usage.time.system_ticks),
+        clock_ticks(its.children_usage.time.user_ticks),
+        clock_ticks(its.children_usage.time.system_ticks),
         its.threads,
         u64::MAX,
         bits(|it| it.pending.bits()),

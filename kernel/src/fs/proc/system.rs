@@ -15,6 +15,7 @@ use crate::fs::tree::{Entry, Kind, Table};
 use crate::mm::{self, frames};
 use crate::process::names::{self, Name, Names};
 use crate::sched::cpu::{self, CPUS};
+use crate::sched::tick;
 use crate::task::registry;
 use crate::time;
 
@@ -124,18 +125,43 @@ pub(super) fn cpuinfo(text: &mut String) -> Result {
     Ok(())
 }
 
-/// Times in the program and in the kernel are not told apart: what is not idle counts as the former.
-pub(super) fn stat(text: &mut String) -> Result {
-    let ticks = |nanos: u64| nanos / (1_000_000_000 / CLOCK_HZ);
-    let up = time::monotonic_nanos();
-    let line = |text: &mut String, name: &str, number: &str, idle: u64, cpus: u64| {
-        let (busy, idle) = (ticks((up * cpus).saturating_sub(idle)), ticks(idle));
-        put(text, format_args!("{name}{number} {busy} 0 0 {idle} 0 0 0 0 0 0\n"))
-    };
-    line(text, "cpu", " ", idle_nanos(), cpu::each().count() as u64)?;
-    for cpu in cpu::each() {
+/// What CPUs have done, in nanoseconds.
+#[derive(Default)]
+struct CpuTimes {
+    user: u64,
+    system: u64,
+    idle: u64,
+}
+
+impl CpuTimes {
+    fn of(cpu: u32, now_nanos: u64) -> Self {
         let idle = time::to_nanos(CPUS.of(cpu).idle_ticks());
-        line(text, "cpu", &alloc::format!("{cpu}"), idle, 1)?;
+        let busy = now_nanos.saturating_sub(idle);
+        let samples = tick::samples(cpu);
+        // Where no program has been found, the kernel alone has been at work.
+        let user = if samples.user == 0 { 0 } else { samples.divide(busy).user_ticks };
+        Self { user, system: busy - user, idle }
+    }
+
+    fn put(&self, text: &mut String, name: core::fmt::Arguments<'_>) -> Result {
+        let ticks = |nanos: u64| nanos / (1_000_000_000 / CLOCK_HZ);
+        let [user, system, idle] = [self.user, self.system, self.idle].map(ticks);
+        put(text, format_args!("{name} {user} 0 {system} {idle} 0 0 0 0 0 0\n"))
+    }
+}
+
+pub(super) fn stat(text: &mut String) -> Result {
+    let up = time::monotonic_nanos();
+    let mut all = CpuTimes::default();
+    for cpu in cpu::each() {
+        let its = CpuTimes::of(cpu, up);
+        all.user += its.user;
+        all.system += its.system;
+        all.idle += its.idle;
+    }
+    all.put(text, format_args!("cpu "))?;
+    for cpu in cpu::each() {
+        CpuTimes::of(cpu, up).put(text, format_args!("cpu{cpu}"))?;
     }
     let switches: u64 = cpu::each().map(|cpu| CPUS.of(cpu).switches()).sum();
     let booted = time::realtime_offset_nanos() / 1_000_000_000;

@@ -136,7 +136,13 @@ impl Space {
     #[inline(always)]
     pub(super) fn add_resident(&self, pages: u64) {
         let resident = self.resident.load(Ordering::Relaxed);
-        self.resident.store(resident.wrapping_add(pages), Ordering::Relaxed);
+        self.resident.store(resident + pages, Ordering::Relaxed);
+    }
+
+    /// Under the lock.
+    pub(super) fn remove_resident(&self, pages: u64) {
+        self.past_resident.store(self.max_resident_pages(), Ordering::Relaxed);
+        self.resident.store(self.resident_pages().saturating_sub(pages), Ordering::Relaxed);
     }
 
     /// Copies bytes out of the space, which need not be loaded, whatever the areas permit but

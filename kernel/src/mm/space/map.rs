@@ -160,7 +160,7 @@ impl Space {
         let mut update = Update::<Self, BATCH>::new(self, self.root);
         let pages = update.unmap(start, end);
         update.flush();
-        self.add_resident(pages.unwrap_or(0).wrapping_neg());
+        self.remove_resident(pages.unwrap_or(0));
         match pages {
             Ok(_) => Ok(update),
             Err(OutOfMemory) => {

@@ -20,9 +20,12 @@ use crate::mm::layout::{self, UPPER_HALF};
 use crate::mm::{self, frames};
 use crate::per_cpu;
 
-/// Frames of zeroes that a CPU keeps at hand, and how many of those are left to tables.
+/// Frames of zeroes that a CPU keeps at hand.
 const ZEROED: usize = 64;
+/// How many of those are left to tables, and how many to tables of tables: a forked process wants two of them for its
+/// very first write, while the zeroing of a table of pages is paid for by hundreds of faults.
 const FOR_TABLES: u64 = 32;
+const FOR_UPPER_TABLES: u64 = 8;
 /// Roots that a CPU keeps at hand.
 const ROOTS: usize = 16;
 /// Of all frames this part is free while CPUs zero some ahead; with less than half of that they give them back.
@@ -157,11 +160,16 @@ pub fn zero_ahead(is_wanted: impl Fn() -> bool) -> bool {
 
 impl Memory for Space {
     #[inline(always)]
-    fn alloc_table(&self, contents: Contents) -> Option<Pfn> {
+    fn alloc_table(&self, level: u8, contents: Contents) -> Option<Pfn> {
         if contents == Contents::Any {
             return frames::alloc_for_program();
         }
-        take_zeroed().or_else(frames::alloc_zeroed_for_program)
+        // The caller holds the space's lock, hence stays on its CPU.
+        let left = if level == 1 { FOR_UPPER_TABLES } else { 0 };
+        if ZEROED_POOL.this().len() > left {
+            return take_zeroed();
+        }
+        frames::alloc_zeroed_for_program().or_else(take_zeroed)
     }
 
     #[inline(always)]

@@ -86,6 +86,8 @@ pub struct Space {
     generation: AtomicU64,
     /// Pages that are mapped.
     resident: AtomicU64,
+    /// The most that `resident` was before it last fell.
+    past_resident: AtomicU64,
     inner: SpinLock<Inner>,
 }
 
@@ -134,6 +136,7 @@ impl Space {
             cpus: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             resident: AtomicU64::new(resident),
+            past_resident: AtomicU64::new(0),
             inner: SpinLock::new("space", inner),
         }
     }
@@ -169,6 +172,11 @@ impl Space {
         self.resident.load(Ordering::Relaxed)
     }
 
+    /// The most that [`Self::resident_pages`] has been.
+    pub fn max_resident_pages(&self) -> u64 {
+        self.past_resident.load(Ordering::Relaxed).max(self.resident_pages())
+    }
+
     /// Pages in all areas.
     pub fn mapped_pages(&self) -> u64 {
         self.inner.lock_patiently().areas.bytes() / PAGE_BYTES
@@ -202,7 +210,7 @@ impl Space {
             core::mem::take(&mut inner.areas)
         };
         release::release_window(self, self.root);
-        self.resident.store(0, Ordering::Relaxed);
+        self.remove_resident(self.resident_pages());
         drop(areas);
     }
 }

@@ -16,7 +16,7 @@ use crate::println;
 use crate::process::thread::Thread;
 use crate::process::tree;
 use crate::process::wait::Status;
-use crate::process::{exit, look_again};
+use crate::process::{exit, look_again, run_timer};
 use crate::sched;
 use crate::trace::events;
 
@@ -268,6 +268,7 @@ pub(super) fn is_due(thread: &Thread) -> bool {
     use crate::sched::task::interruption::SIGNAL;
     let task = sched::current();
     task.interruptions.fetch_and(!SIGNAL, Ordering::SeqCst);
+    run_timer::look(thread);
     let is_due = {
         let shared = thread.process.signals.pending.lock();
         let own = thread.signals.pending.lock();

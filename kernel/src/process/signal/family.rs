@@ -6,12 +6,12 @@ use orrery_core::signal::{Detail, Signal, SignalInfo};
 
 use super::job::JobReport;
 use super::send::{self, Origin, Target};
-use crate::arch::tsc;
 use crate::process::group::{Process, State};
 use crate::process::tree::{self, Tree};
+use crate::time::to_nanos;
 
-/// Units of `si_utime` and `si_stime` in a second (`USER_HZ`).
-const TIMES_PER_SECOND: u128 = 100;
+/// Nanoseconds in a unit of `si_utime` and `si_stime` (1 / `USER_HZ`).
+const NANOS_PER_UNIT: u64 = 10_000_000;
 
 /// Whether a process's children leave no zombies: it ignores SIGCHLD, or says so with `SA_NOCLDWAIT`.
 pub fn ignores_children(parent: &Process) -> bool {
@@ -28,7 +28,7 @@ pub fn tell_parent(child: &Process, parent: &Process) {
         && !(signal == Signal::SIGCHLD && is_ignored_outright(parent))
     {
         let (code, status) = status.child_code();
-        let info = about(child, parent, signal, code as i32, status as i32, &tree);
+        let info = about(child, parent, signal, code as i32, status as i32, &mut tree);
         // A parent that misses it still finds the child by waiting.
         let _ = send::send(parent, Target::Process, info, Origin::Above, &mut tree);
     }
@@ -61,17 +61,16 @@ fn about(
     signal: Signal,
     code: i32,
     status: i32,
-    tree: &Tree,
+    tree: &mut Tree,
 ) -> SignalInfo {
-    let ticks = u128::from(child.runtime_ticks(tree));
-    let user_time = ticks * TIMES_PER_SECOND / u128::from(tsc::hz().max(1));
+    let time = child.cpu_time(tree);
+    let in_units = |ticks: u64| (to_nanos(ticks) / NANOS_PER_UNIT).cast_signed();
     let detail = Detail::Child {
         pid: child.number_in(&parent.namespace, tree),
         uid: 0,
         status,
-        // What is spent in ring 3 and what in ring 0 is not told apart.
-        user_time: i64::try_from(user_time).unwrap_or(i64::MAX),
-        system_time: 0,
+        user_time: in_units(time.user_ticks),
+        system_time: in_units(time.system_ticks),
     };
     SignalInfo { signal, errno: 0, code, detail }
 }

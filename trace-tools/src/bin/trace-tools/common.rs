@@ -1,8 +1,9 @@
-//! What the verbs share: failures, progress, and the verdict on a trace.
+//! What the verbs share: failures, progress, output, and the verdict on a trace.
 
-use std::io;
+use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use trace_tools::{
     Error, Exit, Trace,
     analyses::is_lossy,
@@ -10,7 +11,7 @@ use trace_tools::{
     symbols::Symboliser,
 };
 
-use crate::Source;
+use crate::{OutputFormat, Source};
 
 /// Why a verb stopped.
 pub enum Failure {
@@ -66,6 +67,23 @@ impl Source {
             None => Ok(None),
         }
     }
+}
+
+/// Prints a result as it is wanted: as this text, or as JSON.
+pub fn print<T: Serialize>(
+    format: OutputFormat,
+    result: &T,
+    text: impl FnOnce(&T) -> String,
+) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match format {
+        OutputFormat::Text => stdout.write_all(text(result).as_bytes())?,
+        OutputFormat::Json => {
+            serde_json::to_writer_pretty(&mut stdout, result)?;
+            writeln!(stdout)?;
+        }
+    }
+    stdout.flush()
 }
 
 /// The exit status that a trace's condition calls for; says on stderr what is wrong with it.

@@ -1,13 +1,11 @@
 //! `trace-tools info`
 
-use std::io::{self, Write};
-
 use clap::Args;
 use trace_tools::{Exit, analyses, views};
 
 use crate::{
     OutputFormat, Source,
-    common::{Failure, verdict},
+    common::{Failure, print, verdict},
 };
 
 #[derive(Args)]
@@ -22,14 +20,6 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<Exit, Failure> {
     let trace = options.source.load()?;
     let info = analyses::info(&trace);
-    let mut stdout = io::stdout().lock();
-    match options.format {
-        OutputFormat::Text => stdout.write_all(views::info_text(&info).as_bytes())?,
-        OutputFormat::Json => {
-            serde_json::to_writer_pretty(&mut stdout, &info).map_err(io::Error::from)?;
-            writeln!(stdout)?;
-        }
-    }
-    stdout.flush()?;
+    print(options.format, &info, views::info_text)?;
     Ok(verdict(&trace))
 }

@@ -1,13 +1,11 @@
 //! `trace-tools regions`
 
-use std::io::{self, Write};
-
 use clap::Args;
 use trace_tools::{Exit, analyses, views};
 
 use crate::{
     OutputFormat, Source,
-    common::{Failure, verdict},
+    common::{Failure, print, verdict},
 };
 
 #[derive(Args)]
@@ -22,15 +20,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<Exit, Failure> {
     let trace = options.source.load()?;
     let regions = analyses::regions(&trace);
-    let mut stdout = io::stdout().lock();
-    match options.format {
-        OutputFormat::Text => stdout.write_all(views::regions_text(&regions).as_bytes())?,
-        OutputFormat::Json => {
-            serde_json::to_writer_pretty(&mut stdout, &regions).map_err(io::Error::from)?;
-            writeln!(stdout)?;
-        }
-    }
-    stdout.flush()?;
+    print(options.format, &regions, views::regions_text)?;
     for problem in &regions.malformed {
         eprintln!("trace-tools: no region: {problem}");
     }

@@ -1,13 +1,11 @@
 //! `trace-tools report`
 
-use std::io::{self, Write};
-
 use clap::Args;
 use trace_tools::{Exit, analyses, model::Model, views};
 
 use crate::{
     OutputFormat, Source,
-    common::{Failure, verdict},
+    common::{Failure, print, verdict},
 };
 
 #[derive(Args)]
@@ -25,17 +23,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<Exit, Failure> {
     let trace = options.source.load()?;
     let report = analyses::report(&trace, &Model::replay(&trace));
-    let mut stdout = io::stdout().lock();
-    match options.format {
-        OutputFormat::Text => {
-            let limit = options.all.then_some(usize::MAX);
-            stdout.write_all(views::report_text(&report, limit).as_bytes())?;
-        }
-        OutputFormat::Json => {
-            serde_json::to_writer_pretty(&mut stdout, &report).map_err(io::Error::from)?;
-            writeln!(stdout)?;
-        }
-    }
-    stdout.flush()?;
+    let limit = options.all.then_some(usize::MAX);
+    print(options.format, &report, |it| views::report_text(it, limit))?;
     Ok(verdict(&trace))
 }
