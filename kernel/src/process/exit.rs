@@ -132,13 +132,13 @@ fn leave_group(process: &Arc<Process>, thread: &Thread, task: &Task) -> Option<E
     };
     let gone = core::mem::take(&mut family.threads);
     family.state = State::Zombie(status);
-    let pid = family.pid;
+    let (pid, exit_signal) = (family.pid, family.exit_signal);
     let parent = process.parent(&tree);
     let mut reaped = Vec::new();
     let orphans = give_children_away(process, &mut tree, &mut reaped);
-    // A parent that ignores its children, or none at all: nobody will ask.
+    // A parent that ignores its children, but for "clone children", or none at all: nobody will ask.
     let nobody_asks = match &parent {
-        Some(parent) => signal::ignores_children(parent),
+        Some(parent) => signal::ignores_children(parent) && u32::from(exit_signal) == abi::SIGCHLD,
         None => true,
     };
     if nobody_asks {

@@ -1,7 +1,7 @@
 //! Signals between relatives: stop and continue, SIGCHLD, process groups.
 
 use programs::process::{
-    Baton, Status, ending, id, pause_ms, pipe, read, spawn, try_wait, wait, wait_until,
+    Baton, Status, ending, exit_now, id, pause_ms, pipe, read, spawn, try_wait, wait, wait_until,
 };
 use programs::signal::{self, kill, mask, name, raise, record, recorded, set};
 use programs::sys::value;
@@ -13,6 +13,7 @@ fn main() {
         ("stop-signals", stop_signals),
         ("sigchld", sigchld),
         ("no-cld-stop", no_cld_stop),
+        ("clone-children", clone_children),
         ("groups", groups),
         ("queries", queries),
     ]);
@@ -145,6 +146,25 @@ fn no_cld_stop() {
     let child = spawn(|| 1);
     say!("{}", told(await_signal(), child));
     say!("{:?}", try_wait(child, 0).err());
+    signal::dispose(libc::SIGCHLD, libc::SIG_DFL);
+}
+
+/// Who ignores SIGCHLD still hears of children that were made to end with another signal, or none.
+fn clone_children() {
+    signal::dispose(libc::SIGCHLD, libc::SIG_IGN);
+    for exit_signal in [0, libc::SIGUSR1, libc::SIGCHLD] {
+        recorded(libc::SIGUSR1, libc::SA_RESTART);
+        let child = sys!(SYS_clone, exit_signal, 0, 0, 0, 0).unwrap() as i32;
+        if child == 0 {
+            exit_now(6);
+        }
+        let wait = |options: i32| match try_wait(child, options) {
+            Ok((pid, status)) => format!("{} {status}", pid == child),
+            Err(error) => error.to_string(),
+        };
+        say!("ends with {exit_signal}: {} {}", wait(0), wait(libc::__WCLONE));
+    }
+    signal::dispose(libc::SIGUSR1, libc::SIG_DFL);
     signal::dispose(libc::SIGCHLD, libc::SIG_DFL);
 }
 
