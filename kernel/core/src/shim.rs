@@ -9,12 +9,16 @@
 //! - it treats a `SeqCst` load, store or exchange as if it were only acquire and release, and
 //!   knows the total order of `SeqCst` *fences* alone: see [`seqcst_fence_for_loom`].
 //!
-//! Neighbours: [`crate::inbox`], [`crate::idle`], [`crate::epoch`], [`crate::idr`].
+//! Neighbours: [`crate::inbox`], [`crate::idle`], [`crate::epoch`], [`crate::idr`], [`crate::sched::home`].
 
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use core::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 
 /// Stands between two `SeqCst` accesses whose total order matters.
 ///

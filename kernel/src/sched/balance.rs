@@ -215,8 +215,8 @@ pub fn set_policy(task: &Task, policy: Policy) {
     let _guard = PreemptOff::new();
     let cpu = locked(task, |this, queue| {
         let entity = Task::entity_of(NonNull::from(task));
-        // SAFETY: the lock of its CPU's queue is held: the task is on that queue, or on none, and then
-        // only this CPU's `admit`, which needs the lock too, would enqueue it.
+        // SAFETY: the lock of its home's queue is held: the task is on that queue or, being held, on none until
+        // this is done.
         let preempt = unsafe { queue.set_policy(entity, policy, tsc::now()) };
         task.note_policy(policy);
         this.publish(queue);
@@ -235,14 +235,14 @@ pub fn set_nice(task: &Task, nice: Nice) {
     }
 }
 
-/// Runs `with` under the lock of the queue that the task is on, or was on last.
+/// Runs `with` under the lock of the queue that the task is on. If it is on none, it stays so meanwhile.
 fn locked<R>(task: &Task, with: impl FnOnce(&Cpu, &mut RunQueue) -> R) -> R {
     let irq = IrqOff::new();
     loop {
-        let cpu = task.cpu.load(Ordering::SeqCst);
+        let cpu = task.cpu();
         let this = CPUS.of(cpu);
         let mut queue = this.queue.lock_with(&irq);
-        if task.cpu.load(Ordering::SeqCst) == cpu {
+        if let Some(_held) = task.home.hold(cpu) {
             return with(this, &mut queue);
         }
     }

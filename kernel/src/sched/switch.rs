@@ -242,7 +242,7 @@ pub(super) unsafe fn adopt_idle(cpu: u32, task: NonNull<Task>) {
     unsafe {
         task.as_ref().state.set(State::Runnable);
         task.as_ref().on_cpu.store(true, Ordering::Relaxed);
-        task.as_ref().cpu.store(cpu, Ordering::Relaxed);
+        task.as_ref().home.settle(cpu);
         percpu::set_current(task.as_ptr().cast());
     }
     super::cpu::bring_online(cpu, task.as_ptr());

@@ -32,6 +32,7 @@ use orrery_core::cpuset::CpuSet;
 use orrery_core::epoch::Callback;
 use orrery_core::inbox::{Link, Linked};
 use orrery_core::pid::OwnedPid;
+use orrery_core::sched::home::Home;
 use orrery_core::sched::{Entity, Nice, Policy, RtPriority, SchedInfo};
 use orrery_core::timer_queue::Timer;
 
@@ -206,8 +207,8 @@ pub struct Task {
     pub(crate) state: StateWord,
     /// Set from before it is resumed until its registers are saved.
     pub(super) on_cpu: AtomicBool,
-    /// CPU it runs on or ran on last.
-    pub(super) cpu: AtomicU32,
+    /// The CPU it runs on or ran on last.
+    pub(super) home: Home,
 
     // Guarded by the lock of its run queue; by whoever may enqueue it, while it is on none.
     pub(super) entity: UnsafeCell<Entity>,
@@ -329,7 +330,7 @@ impl Task {
             wake_seq: AtomicU8::new(0),
             state: StateWord(AtomicU8::new(State::Sleeping(Sleep::Uninterruptible).number())),
             on_cpu: AtomicBool::new(false),
-            cpu: AtomicU32::new(0),
+            home: Home::new(0),
             entity: UnsafeCell::new(Entity::new(spec.policy, spec.allowed)),
             context: UnsafeCell::new(Context::new()),
             inbox_link: Link::new(),
@@ -505,7 +506,7 @@ impl Task {
 
     /// CPU it runs on or ran on last.
     pub fn cpu(&self) -> u32 {
-        self.cpu.load(Ordering::Relaxed)
+        self.home.cpu()
     }
 
     /// CPUs it may run on.

@@ -209,7 +209,7 @@ fn admit_here(
     let cpu = percpu::cpu_id();
     // SAFETY: runnable, hence alive.
     let it = unsafe { task.as_ref() };
-    let from = it.cpu.swap(cpu, Ordering::SeqCst);
+    let from = it.home.move_to(cpu);
     let allowed = it.allowed().intersection(online());
     if !allowed.contains(cpu as usize)
         && let Some(other) = allowed.first()

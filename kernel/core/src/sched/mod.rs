@@ -24,11 +24,12 @@
 //! 2. Fair (`fair.rs`): earliest eligible virtual deadline first (EEVDF); [`Policy::IDLE`] with the least weight.
 //! 3. Idle: nobody is runnable, [`RunQueue::schedule`] returns none.
 //!
-//! Start with [`RunQueue`]; [`placement`] chooses between CPUs.
+//! Start with [`RunQueue`]; [`placement`] chooses between CPUs, [`home`] keeps a task's entity to one of them.
 
 pub mod cpu_time;
 mod entity;
 mod fair;
+pub mod home;
 pub mod placement;
 mod policy;
 mod rt;

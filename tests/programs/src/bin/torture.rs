@@ -32,6 +32,7 @@ fn main() {
         ("stop-storm", stop_storm),
         ("thread-storm", thread_storm),
         ("pipe-storm", pipe_storm),
+        ("policy-storm", policy_storm),
     ]);
 }
 
@@ -216,7 +217,7 @@ fn signal_storm() {
             })
         })
         .collect();
-    let rounds = scaled(150);
+    let rounds = scaled(300);
     let mut well = 0;
     for round in 0..rounds {
         let base = pages(4);
@@ -556,4 +557,58 @@ fn pipe_storm() {
     check!(all.iter().all(|status| status.exited_with(0)), "a child failed");
     let bytes: u32 = (0..scaled(300)).map(|n| 1 + n * 37 % 3_000).sum();
     verdict("all of them", sum.load(Ordering::Relaxed) == bytes * 10);
+}
+
+/// Threads that are given a policy, a nice value and CPUs by others from their first moment on, while they come and go.
+fn policy_storm() {
+    let ran = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for seed in 1..5 {
+            let ran = &ran;
+            scope.spawn(move || {
+                let mut random = Random(seed);
+                for _ in 0..scaled(300) {
+                    let tid = AtomicU32::new(0);
+                    thread::scope(|inner| {
+                        inner.spawn(|| {
+                            tid.store(sys!(SYS_gettid).unwrap() as u32, Ordering::SeqCst);
+                            for _ in 0..3 {
+                                let moment = libc::timespec { tv_sec: 0, tv_nsec: 10_000 };
+                                sys!(SYS_nanosleep, &moment, 0).unwrap();
+                            }
+                            ran.fetch_add(1, Ordering::Relaxed);
+                        });
+                        for _ in 0..8 {
+                            // The newest of all threads, mostly, which may not have begun.
+                            match tid.load(Ordering::SeqCst) {
+                                0 => change_scheduling(newest(), &mut random),
+                                tid => change_scheduling(tid, &mut random),
+                            }
+                        }
+                    });
+                }
+            });
+        }
+    });
+    verdict("all of them", ran.load(Ordering::Relaxed) == 4 * scaled(300));
+}
+
+/// Number of the thread of this process that was made last.
+fn newest() -> u32 {
+    let names = std::fs::read_dir("/proc/self/task").unwrap();
+    let number = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.ok()?.file_name().to_str()?.parse::<u32>().ok()
+    };
+    names.filter_map(number).max().unwrap_or(0)
+}
+
+/// Gives a thread another policy, nice value or CPU. Whether it may, and whether it is still there, is not the point.
+fn change_scheduling(tid: u32, random: &mut Random) {
+    let _ = match random.below(5) {
+        0 => sys!(SYS_sched_setscheduler, tid, libc::SCHED_FIFO, &1),
+        1 => sys!(SYS_sched_setscheduler, tid, libc::SCHED_RR, &2),
+        2 => sys!(SYS_sched_setscheduler, tid, libc::SCHED_OTHER, &0),
+        3 => sys!(SYS_setpriority, libc::PRIO_PROCESS, tid, random.below(20)),
+        _ => sys!(SYS_sched_setaffinity, tid, 8, &(1u64 << random.below(4) | 1)),
+    };
 }
