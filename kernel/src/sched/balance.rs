@@ -9,11 +9,12 @@
 //! other; a failed try is repeated by the next timer or kick.
 
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use orrery_core::cpuset::CpuSet;
-use orrery_core::sched::placement::{self, Activity};
-use orrery_core::sched::{Enqueue, Entity, Nice, Policy, Preempt, RunQueue, SchedInfo, Switch};
+use orrery_core::sched::{
+    Enqueue, Entity, Nice, Policy, Preempt, RunQueue, SchedInfo, Switch, placement,
+};
 
 use super::cpu::{self, CPUS, Cpu, online, view};
 use super::switch::{is_running, is_saved};
@@ -89,23 +90,37 @@ pub(super) fn offer(this: &Cpu, cpus: CpuSet) {
 
 #[inline(never)]
 fn offer_to_idle(cpus: CpuSet) {
-    let found = cpus.iter().map(|cpu| (view(cpu).activity, cpu)).min();
-    let Some((activity, cpu)) = found else { return };
-    // Whoever waits here is not wanted where it would wait as well; nor are those that make way by others.
-    let is_free = activity.is_idle()
-        || activity == Activity::MakesWay && view(percpu::cpu_id() as usize).activity > activity;
-    let target = CPUS.of(cpu as u32);
-    if is_free && !target.kicked.swap(true, Ordering::SeqCst) && target.idle.kick_needs_ipi() {
-        events::ipi_send(cpu as u8, 0);
-        apic::send_ipi(cpu as u32, vectors::RESCHEDULE);
+    let idle = cpus.iter().find(|&cpu| view(cpu).activity.is_idle());
+    let free = match idle {
+        None if SOMEBODY_MAKES_WAY.load(Ordering::Relaxed) => who_makes_way(cpus),
+        found => found,
+    };
+    if let Some(cpu) = free {
+        let target = CPUS.of(cpu as u32);
+        if !target.kicked.swap(true, Ordering::SeqCst) && target.idle.kick_needs_ipi() {
+            events::ipi_send(cpu as u8, 0);
+            apic::send_ipi(cpu as u32, vectors::RESCHEDULE);
+        }
     }
+}
+
+/// Whether any task has ever had [`Policy::IDLE`].
+static SOMEBODY_MAKES_WAY: AtomicBool = AtomicBool::new(false);
+
+/// A CPU that runs what makes way; none if this one does so itself.
+#[cold]
+fn who_makes_way(cpus: CpuSet) -> Option<usize> {
+    if view(percpu::cpu_id() as usize).makes_way() {
+        return None;
+    }
+    cpus.iter().find(|&cpu| view(cpu).makes_way())
 }
 
 /// Another CPU has kicked this one, in an interrupt: there is work, or something to be looked at.
 #[cold]
 #[inline(never)]
 pub(super) fn on_kick(this: &Cpu, irq: &IrqOff) {
-    if this.view().activity == Activity::MakesWay {
+    if this.view().makes_way() {
         even_out(this, irq);
     }
     percpu::set_need_resched();
@@ -212,6 +227,9 @@ pub(super) fn info_now(task: &Task) -> SchedInfo {
 
 /// Gives a task another policy, wherever it is.
 pub fn set_policy(task: &Task, policy: Policy) {
+    if policy == Policy::IDLE {
+        SOMEBODY_MAKES_WAY.store(true, Ordering::Relaxed);
+    }
     let _guard = PreemptOff::new();
     let cpu = locked(task, |this, queue| {
         let entity = Task::entity_of(NonNull::from(task));

@@ -6,7 +6,7 @@ use orrery_core::cpuset::CpuSet;
 use orrery_core::epoch::Seen;
 use orrery_core::idle::{Idle, IdleState};
 use orrery_core::inbox::Inbox;
-use orrery_core::sched::placement::{self, Activity, CpuView};
+use orrery_core::sched::placement::{Activity, CpuView};
 use orrery_core::sched::{Config, RtPriority, RunQueue};
 
 use super::epoch;
@@ -123,12 +123,12 @@ impl Cpu {
             (Idle::Halted, _) => Activity::Halted,
             (Idle::Busy, Some(priority)) => Activity::RealTime(priority),
             (Idle::Busy, None) if nr_running == 0 && self.inbox.is_empty() => Activity::Polling,
-            (Idle::Busy, None) if placement::all_make_way(load, nr_running) => Activity::MakesWay,
             (Idle::Busy, None) => Activity::Fair,
         };
         // A task on its way counts, so that two wakers do not both take this CPU for idle.
         let on_its_way = u32::from(!self.inbox.is_empty());
-        let activity = if on_its_way == 1 { activity.max(Activity::Fair) } else { activity };
+        let activity =
+            if on_its_way == 1 && activity.is_idle() { Activity::Fair } else { activity };
         CpuView { activity, nr_running: nr_running + on_its_way, load }
     }
 

@@ -17,8 +17,6 @@ pub enum Activity {
     Polling,
     /// It idles, halted: an interrupt wakes it.
     Halted,
-    /// It runs tasks of [`Policy::IDLE`] only, which make way for any other.
-    MakesWay,
     /// It runs a fair task.
     Fair,
     /// It runs a real-time task.
@@ -44,6 +42,11 @@ pub struct CpuView {
 }
 
 impl CpuView {
+    /// Whether it runs tasks of [`Policy::IDLE`] only, which make way for any other.
+    pub const fn makes_way(&self) -> bool {
+        matches!(self.activity, Activity::Fair) && all_make_way(self.load, self.nr_running)
+    }
+
     /// Tasks that wait and could be pulled. An idle CPU with runnable tasks is about to run one.
     fn nr_queued(&self) -> u32 {
         self.nr_running.saturating_sub(1)
@@ -60,9 +63,9 @@ pub const fn all_make_way(load: u64, nr_running: u32) -> bool {
 /// `weight` is [`super::Entity::weight`]; `allowed` are the CPUs online that its affinity admits.
 ///
 /// An idle CPU is best: `prev`, whose cache it knows, else a polling one, else a halted one.
-/// Without one, a task goes where all make way for it. A real-time task goes where the least important task runs, if it is less important
+/// Without one, a real-time task goes where the least important task runs, if it is less important
 /// than it; any other goes to the least loaded CPU, if that one would still be less loaded than
-/// `prev` with it.
+/// `prev` with it, or if all there make way for it.
 ///
 /// Returns `prev` if no CPU is allowed: there is no right answer, and the caller sees that it is
 /// not in the set.
@@ -99,11 +102,6 @@ fn select_among(
     if let Some((cpu, _)) = idle.min_by_key(|(_, cpu)| cpu.activity) {
         return cpu;
     }
-    if policy != Policy::IDLE
-        && let Some((cpu, _)) = candidates().find(|(_, cpu)| cpu.activity == Activity::MakesWay)
-    {
-        return cpu;
-    }
     if let Some(priority) = policy.rt_priority() {
         let below = candidates().filter(|(_, cpu)| cpu.activity < Activity::RealTime(priority));
         if let Some((cpu, _)) = below.min_by_key(|(_, cpu)| (cpu.activity, cpu.nr_running)) {
@@ -113,8 +111,10 @@ fn select_among(
     let Some((least, least_view)) = candidates().min_by_key(|(_, cpu)| cpu.load) else {
         return prev;
     };
-    let stay = allowed.contains(prev) && view(prev).load <= least_view.load.saturating_add(weight);
-    if stay { prev } else { least }
+    let prev_view = view(prev);
+    let is_light = prev_view.load <= least_view.load.saturating_add(weight);
+    let is_free = least_view.makes_way() && policy != Policy::IDLE && !prev_view.makes_way();
+    if allowed.contains(prev) && is_light && !is_free { prev } else { least }
 }
 
 /// The CPU from which `cpu`, which has become idle, should pull a task: of `candidates`, the one
@@ -139,8 +139,7 @@ pub fn periodic_balance(
     let (victim, busiest) = busiest(cpu, candidates, view)?;
     let heavier = busiest.load > own.load.saturating_add(own.load / 4);
     // Those that make way do not count beside those that do not.
-    let makes_way = |cpu: &CpuView| cpu.activity == Activity::MakesWay;
-    let own_running = if makes_way(&own) && !makes_way(&busiest) { 0 } else { own.nr_running };
+    let own_running = if own.makes_way() && !busiest.makes_way() { 0 } else { own.nr_running };
     let more = busiest.nr_running >= own_running.saturating_add(2);
     (more && heavier).then_some(victim)
 }
@@ -223,16 +222,14 @@ mod tests {
 
     #[test]
     fn who_makes_way_is_next_to_idle() {
-        let (making_way, fair) = (cpu(Activity::MakesWay, 1), cpu(Activity::Fair, 1));
+        let fair = cpu(Activity::Fair, 1);
+        let making_way = CpuView { load: 3, ..fair };
         let select = |cpus: &[CpuView], prev, policy| {
             select_cpu(prev, CpuSet::first_n(cpus.len()), policy, 1024, |n| cpus[n])
         };
-        let fifo = Policy::Fifo(RtPriority::new(1).unwrap());
-        for policy in [FAIR, fifo] {
-            assert_eq!(select(&[fair, making_way], 0, policy), 1);
-            assert_eq!(select(&[making_way, making_way], 1, policy), 1, "it stays if it can");
-            assert_eq!(select(&[fair, making_way, cpu(Activity::Halted, 0)], 0, policy), 2);
-        }
+        assert_eq!(select(&[fair, making_way], 0, FAIR), 1);
+        assert_eq!(select(&[making_way, making_way], 1, FAIR), 1, "it stays if it can");
+        assert_eq!(select(&[fair, making_way, cpu(Activity::Halted, 0)], 0, FAIR), 2);
         assert_eq!(select(&[fair, making_way], 0, Policy::IDLE), 0, "nobody makes way for it");
     }
 
@@ -246,11 +243,11 @@ mod tests {
     #[test]
     fn those_who_make_way_do_not_keep_others_away() {
         let view = |activity, nr_running, load| CpuView { activity, nr_running, load };
-        let (hogs, leftover) = (view(Activity::Fair, 2, 2048), view(Activity::MakesWay, 1, 3));
+        let (hogs, leftover) = (view(Activity::Fair, 2, 2048), view(Activity::Fair, 1, 3));
         let pull = |cpus: [CpuView; 2]| periodic_balance(1, CpuSet::first_n(2), |n| cpus[n]);
         assert_eq!(pull([hogs, leftover]), Some(0));
         assert_eq!(pull([hogs, view(Activity::Fair, 1, 1024)]), None);
-        assert_eq!(pull([view(Activity::MakesWay, 2, 6), leftover]), None, "back and forth");
+        assert_eq!(pull([view(Activity::Fair, 2, 6), leftover]), None, "back and forth");
     }
 
     #[test]
@@ -273,7 +270,6 @@ mod tests {
         let activity = prop_oneof![
             Just(Activity::Polling),
             Just(Activity::Halted),
-            Just(Activity::MakesWay),
             Just(Activity::Fair),
             (0u8..100).prop_map(real_time),
         ];

@@ -85,8 +85,8 @@ fn give_up(thread: &Thread, entry: &Entry, distance: u64, held: Held) -> Result<
     let mut word = user::load_u32(at)?;
     loop {
         let plain = entry.kind != PRIORITY_INHERITANCE;
-        if held == Held::Perhaps && plain && word == 0 {
-            // It was unlocked, and perhaps nobody was woken.
+        if held == Held::Perhaps && plain && word & abi::FUTEX_TID_MASK == 0 {
+            // It was unlocked, perhaps by its owner's end, and perhaps nobody was woken.
             wake(at, Scope::Shared, 1, ANY)?;
             return Ok(());
         }

@@ -435,6 +435,20 @@ fn robust() {
     say!("{}", wait(child));
     let flags = |word: &AtomicU32| word.load(Ordering::SeqCst) & !0x3fff_ffff;
     say!("{:#x} {:#x}", flags(word), flags(pending_word));
+    // A thread that was woken to take such a lock, and ends before it has, passes the wake on.
+    pending_word.store(OWNER_DIED | libc::FUTEX_WAITERS, Ordering::SeqCst);
+    let child = spawn(|| {
+        // SAFETY: as above.
+        unsafe { head.write(head as u64) };
+        sys!(SYS_set_robust_list, head, 24).unwrap();
+        pause_ms(20);
+        0
+    });
+    let soon = libc::timespec { tv_sec: 10, tv_nsec: 0 };
+    let word = OWNER_DIED | libc::FUTEX_WAITERS;
+    let passed_on =
+        futex(pending_word, libc::FUTEX_WAIT, word, &raw const soon as u64, std::ptr::null(), ALL);
+    say!("passed on: {} {}", value(passed_on), wait(child));
     // Lists that never end or lead nowhere must not hold up the kernel.
     for next in [page as u64 + 64, 0x1000, 0xffff_8000_0000_0000, 1] {
         let status = ending(|| {
