@@ -1,7 +1,7 @@
 //! Threads and processes by number, as system calls name them.
 //!
 //! Numbers are those of the caller's PID namespace; 0 is the caller itself. The kernel's own tasks are not
-//! found.
+//! found, but by [`task`].
 
 use alloc::sync::Arc;
 
@@ -14,17 +14,26 @@ use super::tree::Tree;
 use crate::sched::{self, Task};
 use crate::task::{Namespace, registry};
 
-/// The task of a thread.
+/// The task of a thread, or one of the kernel's own.
 ///
 /// # Errors
 /// `ESRCH` if there is none with this number.
-pub fn thread(number: u32) -> Result<Arc<Task>, Errno> {
+pub fn task(number: u32) -> Result<Arc<Task>, Errno> {
     let task = if number == 0 {
         registry::find(sched::current().pid())
     } else {
         current().process.namespace.find(number)
     };
-    task.filter(|task| thread_of(task).is_some()).ok_or(Errno::ESRCH)
+    task.ok_or(Errno::ESRCH)
+}
+
+/// The task of a thread.
+///
+/// # Errors
+/// `ESRCH` if there is none with this number.
+pub fn thread(number: u32) -> Result<Arc<Task>, Errno> {
+    let task = task(number)?;
+    if thread_of(&task).is_some() { Ok(task) } else { Err(Errno::ESRCH) }
 }
 
 /// The thread of a task that was found.

@@ -57,8 +57,11 @@ impl Clock {
             Self::Monotonic => Ok(time::monotonic_nanos()),
             Self::Realtime => Ok(time::realtime_nanos()),
             Self::Process(number) => {
-                let process = lookup::process(number).map_err(|_| Errno::EINVAL)?;
-                let ticks = process.run_ticks(&tree::lock());
+                let ticks = match lookup::process(number) {
+                    Ok(process) => process.run_ticks(&tree::lock()),
+                    // One of the kernel's own tasks, perhaps.
+                    Err(_) => lookup::task(number).map_err(|_| Errno::EINVAL)?.run_ticks(),
+                };
                 Ok(time::to_nanos(ticks))
             }
             Self::Thread(0) => Ok(time::to_nanos(sched::current().run_ticks())),
