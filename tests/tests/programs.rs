@@ -32,6 +32,7 @@ same_as_linux! {
     files: "files";
     fork: "fork";
     futex: "futex";
+    locks: "locks";
     memory: "memory";
     pipes: "pipes";
     poll: "poll";

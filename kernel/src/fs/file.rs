@@ -3,7 +3,7 @@
 
 use alloc::sync::Arc;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use linux_raw_sys::general::{
     O_ACCMODE, O_APPEND, O_DIRECT, O_NOATIME, O_NONBLOCK, O_PATH, O_WRONLY, POLLIN, POLLOUT,
@@ -17,6 +17,7 @@ use super::directory::FIRST_POSITION;
 use super::inode::{Inode, Listed, Node, directory_type};
 use super::io::{IoFrom, IoTo};
 use super::limits;
+use super::lock;
 use super::socket::SocketEnd;
 use crate::mm::space::PageSource;
 use crate::process::Process;
@@ -153,6 +154,8 @@ pub struct OpenFile {
     /// Access mode and status flags, as `F_GETFL` gives them.
     flags: AtomicU32,
     position: Mutex<u64>,
+    /// Whether it has ever locked something.
+    has_locks: AtomicBool,
 }
 
 // SAFETY: `file_at` is what `_file` keeps, which is of all threads.
@@ -177,6 +180,7 @@ impl OpenFile {
             has_positions,
             flags,
             position: Mutex::new(0),
+            has_locks: AtomicBool::new(false),
         }))
     }
 
@@ -203,6 +207,11 @@ impl OpenFile {
         let new = |old| Some(old & !CHANGEABLE_FLAGS | flags & CHANGEABLE_FLAGS);
         // It never fails: the closure always returns something.
         let _ = self.flags.fetch_update(Ordering::Relaxed, Ordering::Relaxed, new);
+    }
+
+    /// Notes that it locks something, which it gives back when it goes.
+    pub(super) fn note_locks(&self) {
+        self.has_locks.store(true, Ordering::Relaxed);
     }
 
     /// Whether it can be read.
@@ -294,6 +303,11 @@ impl OpenFile {
             return Err(Errno::ESPIPE);
         }
         if is_open_for_it { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// Where the next read or write begins; 0 for a file without positions.
+    pub fn position(&self) -> u64 {
+        *self.position.lock()
     }
 
     /// lseek(2).
@@ -401,6 +415,9 @@ fn allows_writing(flags: u32) -> bool {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        if *self.has_locks.get_mut() {
+            lock::unlock_last(self);
+        }
         limits::OPEN_FILES.give_back();
     }
 }

@@ -6,7 +6,7 @@ use linux_raw_sys::general as abi;
 use linux_raw_sys::ioctl;
 use orrery_core::fs::fd_table::OnExec;
 
-use super::{Args, Errno, SysResult};
+use super::{Args, Errno, SysResult, lock};
 use crate::fs::lookup::Start;
 use crate::fs::{OpenFile, PATH_MAX_BYTES};
 use crate::mm::user;
@@ -176,7 +176,7 @@ pub fn fcntl(args: &Args) -> SysResult {
             let capacity = crate::fs::pipe::CAPACITY_BYTES as u64;
             if argument <= capacity { Ok(capacity) } else { Err(Errno::EPERM) }
         }
-        _ => Err(Errno::EINVAL),
+        _ => lock::fcntl(args[0], &file, command, argument).unwrap_or(Err(Errno::EINVAL)),
     }
 }
 

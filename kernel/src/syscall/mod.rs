@@ -10,6 +10,7 @@ mod descriptor;
 mod futex;
 mod identity;
 mod io;
+mod lock;
 mod memory;
 mod mount;
 mod path;

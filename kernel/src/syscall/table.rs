@@ -3,8 +3,8 @@
 use linux_raw_sys::general::*;
 
 use super::{
-    Args, SysResult, barrier, channel, descriptor, futex, identity, io, memory, mount, path, poll,
-    process, resource, sched, signal, stat, system, time, timer, unknown,
+    Args, SysResult, barrier, channel, descriptor, futex, identity, io, lock, memory, mount, path,
+    poll, process, resource, sched, signal, stat, system, time, timer, unknown,
 };
 
 /// What handles a call.
@@ -95,6 +95,7 @@ pub(super) fn handler(number: u64) -> Handler {
         __NR_dup3 => descriptor::dup3,
         __NR_fcntl => descriptor::fcntl,
         __NR_ioctl => descriptor::ioctl,
+        __NR_flock => lock::flock,
 
         __NR_open => path::open,
         __NR_openat => path::openat,
