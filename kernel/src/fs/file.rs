@@ -14,6 +14,7 @@ use orrery_core::fs::dirent::{Dirent, DirentWriter};
 
 use super::content::MAX_SIZE_BYTES;
 use super::directory::FIRST_POSITION;
+use super::executable::page_source;
 use super::inode::{Inode, Listed, Node, directory_type};
 use super::io::{IoFrom, IoTo};
 use super::limits;
@@ -224,6 +225,20 @@ impl OpenFile {
     #[inline]
     pub fn is_writable(&self) -> bool {
         allows_writing(self.flags())
+    }
+
+    /// What `mmap` of it maps; `to_write` if shared and written.
+    ///
+    /// # Errors
+    /// `EACCES`, `ENODEV`.
+    pub fn mappable(&self, to_write: bool) -> Result<Arc<dyn PageSource>, Errno> {
+        if !self.is_readable() || (to_write && !self.is_writable()) {
+            return Err(Errno::EACCES);
+        }
+        match self.file().mapped() {
+            Some(mapped) => Ok(mapped),
+            None => page_source(&self.inode),
+        }
     }
 
     /// Reads at the position, and moves it. Returns the bytes read, 0 at the end.

@@ -10,12 +10,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use orrery_core::errno::Errno;
 use orrery_core::fs::fd_table::{FdTable, OnExec};
 
-use super::executable::page_source;
 use super::file::OpenFile;
 use super::inode::Inode;
 use super::lock;
 use super::lookup::Start;
-use crate::mm::space::PageSource;
 use crate::sync::SpinLock;
 
 /// File descriptors.
@@ -88,21 +86,6 @@ impl Files {
         // not (caller). Others may come to read.
         let table = unsafe { &*self.table.data_ptr() };
         Some(&**table.get(fd.cast_unsigned())?)
-    }
-
-    /// What `mmap` of a descriptor maps; `to_write` if shared and written.
-    ///
-    /// # Errors
-    /// `EBADF`, `EACCES`, `ENODEV`.
-    pub fn mappable(&self, fd: i32, to_write: bool) -> Result<Arc<dyn PageSource>, Errno> {
-        let file = self.get(fd)?;
-        if !file.is_readable() || (to_write && !file.is_writable()) {
-            return Err(Errno::EACCES);
-        }
-        match file.file().mapped() {
-            Some(mapped) => Ok(mapped),
-            None => page_source(file.inode()),
-        }
     }
 
     /// Puts a file at the lowest free descriptor, at least `least` and less than `limit`.

@@ -77,7 +77,7 @@ fn whole_pages(len_bytes: u64) -> Option<u64> {
 }
 
 /// The end of a range of whole pages in the window.
-fn range_end(start: u64, len_bytes: u64) -> Option<u64> {
+pub(super) fn range_end(start: u64, len_bytes: u64) -> Option<u64> {
     let end = start.checked_add(whole_pages(len_bytes)?)?;
     (start.is_multiple_of(PAGE_BYTES) && end <= WINDOW_END).then_some(end)
 }
