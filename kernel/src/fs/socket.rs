@@ -9,6 +9,7 @@ use orrery_core::errno::Errno;
 use super::file::{File, Transfer};
 use super::io::{IoFrom, IoTo};
 use super::pipe::Pipe;
+use super::pipe::queue::{Parcel, Rights};
 use crate::sched::wait::WaitQueue;
 
 /// A direction, as a bit.
@@ -42,19 +43,32 @@ impl SocketEnd {
         Self { receive: receive.clone(), send: send.clone(), shut: AtomicU8::new(0) }
     }
 
-    /// Reads what has come.
+    /// Reads what has come, and takes the files that came with it.
     ///
     /// # Errors
-    /// As [`Pipe::read`].
-    pub fn receive(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
-        self.receive.read(to, transfer)
+    /// As [`Pipe::receive`].
+    pub fn receive(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<Option<Rights>, Errno> {
+        self.receive.receive(to, transfer)
+    }
+
+    /// Sends bytes, and files with the first of them.
+    ///
+    /// # Errors
+    /// As [`Pipe::write`].
+    pub fn send_with_rights(
+        &self,
+        from: &mut IoFrom<'_>,
+        transfer: &Transfer,
+        rights: Rights,
+    ) -> Result<(), Errno> {
+        self.send.write_parcel(from, transfer, Parcel::WithRights(rights))
     }
 
     /// Looks at what has come.
     ///
     /// # Errors
     /// As [`Pipe::peek`].
-    pub fn peek(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+    pub fn peek(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<Option<Rights>, Errno> {
         self.receive.peek(to, transfer)
     }
 

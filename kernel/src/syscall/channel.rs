@@ -46,15 +46,15 @@ fn make_pipe(to: u64, flags: u32) -> SysResult {
     if flags & !(abi::O_CLOEXEC | abi::O_NONBLOCK | abi::O_DIRECT) != 0 {
         return Err(Errno::EINVAL);
     }
-    // Packets are not kept apart.
-    if flags & abi::O_DIRECT != 0 {
-        return Err(Errno::EINVAL);
-    }
     let fifo = Fifo::new(Kind::Nameless);
+    if flags & abi::O_DIRECT != 0 {
+        fifo.pipe().take_packets()?;
+    }
     let (reader, writer) = fifo.ends();
     let inode = Inode::nameless(Node::Fifo(fifo), 0o600)?;
     let status = flags & abi::O_NONBLOCK;
     let reader = OpenFile::new(reader, inode.clone(), abi::O_RDONLY | status)?;
+    let status = flags & (abi::O_NONBLOCK | abi::O_DIRECT);
     let writer = OpenFile::new(writer, inode, abi::O_WRONLY | status)?;
     install_pair(&[reader, writer], flags, to)
 }

@@ -55,14 +55,34 @@ const OLD_MAP_FLAGS: u32 = abi::MAP_SHARED
 
 /// mmap(2).
 pub fn mmap(args: &Args) -> SysResult {
-    let (hint, len_bytes, flags) = (args[0], args[1], args[3] as u32);
-    let (fd, offset) = (args[4], args[5]);
-    if !offset.is_multiple_of(PAGE) {
+    let flags = args[3] as u32;
+    if flags & (abi::MAP_POPULATE | abi::MAP_LOCKED | abi::MAP_HUGETLB) != 0 {
+        return map_present(args);
+    }
+    map(args)
+}
+
+/// [`mmap`] of pages that are in memory from the start.
+#[cold]
+fn map_present(args: &Args) -> SysResult {
+    let flags = args[3] as u32;
+    if flags & abi::MAP_HUGETLB != 0 {
         return Err(Errno::EINVAL);
     }
-    let file = if flags & abi::MAP_ANONYMOUS == 0 { Some(usable_file(fd)?) } else { None };
-    if len_bytes == 0 {
-        return Err(Errno::EINVAL);
+    let start = map(args)?;
+    if flags & abi::MAP_LOCKED != 0 || flags & abi::MAP_NONBLOCK == 0 {
+        // It is mapped, whatever becomes of this.
+        let _ = populate(&space(), start, pages(0, args[1])?, None);
+    }
+    Ok(start)
+}
+
+#[inline(always)]
+fn map(args: &Args) -> SysResult {
+    let (hint, len_bytes, flags) = (args[0], args[1], args[3] as u32);
+    let offset = args[5];
+    if len_bytes == 0 || !offset.is_multiple_of(PAGE) {
+        return Err(bad_range(args));
     }
     let protection = protection(args[2])?;
     let placement = if flags & abi::MAP_FIXED_NOREPLACE != 0 {
@@ -81,41 +101,50 @@ pub fn mmap(args: &Args) -> SysResult {
         _ => pages(hint, len_bytes)?,
     };
     offset.checked_add(len_bytes).ok_or(Errno::EOVERFLOW)?;
-    if flags & abi::MAP_HUGETLB != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let shared = match flags & abi::MAP_TYPE {
-        abi::MAP_SHARED => true,
-        abi::MAP_PRIVATE => false,
-        abi::MAP_SHARED_VALIDATE if file.is_some() => {
-            if flags & !OLD_MAP_FLAGS != 0 {
-                return Err(Errno::EOPNOTSUPP);
-            }
-            true
+    let mut area = if flags & abi::MAP_GROWSDOWN != 0 { AreaFlags::STACK } else { AreaFlags::NONE };
+    let backing = if flags & abi::MAP_ANONYMOUS == 0 {
+        let (backing, more) = file_backing(args, protection)?;
+        area = area.union(more);
+        backing
+    } else {
+        match flags & abi::MAP_TYPE {
+            abi::MAP_SHARED => Backing::Shared(SharedMemory::new(len_bytes), 0),
+            abi::MAP_PRIVATE => Backing::Anonymous,
+            _ => return Err(Errno::EINVAL),
         }
+    };
+    let flags = area;
+    space().map(&MapRequest { hint, len_bytes, protection, placement, backing, flags })
+}
+
+/// Why nothing of this length at this offset can be mapped. A descriptor that is not open comes first.
+#[cold]
+fn bad_range(args: &Args) -> Errno {
+    let is_aligned = args[5].is_multiple_of(PAGE);
+    if is_aligned && args[3] as u32 & abi::MAP_ANONYMOUS == 0 && usable_file(args[4]).is_err() {
+        return Errno::EBADF;
+    }
+    Errno::EINVAL
+}
+
+/// What a mapping of a file shows.
+#[inline(never)]
+fn file_backing(args: &Args, protection: Protection) -> Result<(Backing, AreaFlags), Errno> {
+    let (flags, offset) = (args[3] as u32, args[5]);
+    let file = usable_file(args[4])?;
+    let shared = match flags & abi::MAP_TYPE {
+        abi::MAP_PRIVATE => false,
+        abi::MAP_SHARED => true,
+        abi::MAP_SHARED_VALIDATE if flags & !OLD_MAP_FLAGS == 0 => true,
+        abi::MAP_SHARED_VALIDATE => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::EINVAL),
     };
-    let mut area = if flags & abi::MAP_GROWSDOWN != 0 { AreaFlags::STACK } else { AreaFlags::NONE };
-    let backing = match file {
-        None if shared => Backing::Shared(SharedMemory::new(len_bytes), 0),
-        None => Backing::Anonymous,
-        Some(file) => {
-            let source = file.mappable(shared && protection.writable())?;
-            if shared && !file.is_writable() {
-                area = area.union(AreaFlags::READ_ONLY);
-            }
-            if shared { Backing::Shared(source, offset) } else { Backing::Private(source, offset) }
-        }
-    };
-    let request = MapRequest { hint, len_bytes, protection, placement, backing, flags: area };
-    let space = space();
-    let start = space.map(&request)?;
-    let is_populated = flags & abi::MAP_POPULATE != 0 && flags & abi::MAP_NONBLOCK == 0;
-    if is_populated || flags & abi::MAP_LOCKED != 0 {
-        // It is mapped, whatever becomes of this.
-        let _ = populate(&space, start, len_bytes, None);
+    let source = file.mappable(shared && protection.writable())?;
+    if !shared {
+        return Ok((Backing::Private(source, offset), AreaFlags::NONE));
     }
-    Ok(start)
+    let area = if file.is_writable() { AreaFlags::NONE } else { AreaFlags::READ_ONLY };
+    Ok((Backing::Shared(source, offset), area))
 }
 
 /// [`Space::populate`], as long as the running thread lives.

@@ -5,12 +5,14 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use orrery_core::errno::Errno;
+use orrery_core::space::MAX_AREAS;
 
 use super::process::CLOCK_HZ;
 use crate::arch::{features, tsc};
 use crate::boot;
 use crate::fs::inode::{FileSystem, VirtualDirectory};
 use crate::fs::limits;
+use crate::fs::pipe;
 use crate::fs::tree::{Entry, Kind, Table};
 use crate::mm::{self, frames};
 use crate::sched::cpu::{self, CPUS};
@@ -160,6 +162,7 @@ fn table(entries: &'static [Entry<()>], first_number: u64) -> Box<dyn VirtualDir
 }
 
 static SETTINGS: &[Entry<()>] = &[
+    Entry { name: "fs", kind: Kind::Directory(|()| table(FILES, (1 << 8) + 48)) },
     Entry { name: "kernel", kind: Kind::Directory(|()| table(KERNEL, (1 << 8) + 16)) },
     Entry { name: "vm", kind: Kind::Directory(|()| table(MEMORY, (1 << 8) + 32)) },
 ];
@@ -179,8 +182,34 @@ static KERNEL: &[Entry<()>] = &[
     Entry { name: "version", kind: Kind::Text(|(), text| put(text, format_args!("{VERSION}\n"))) },
 ];
 
-static MEMORY: &[Entry<()>] = &[Entry {
-    // Memory is promised freely; whoever touches what is not there is killed.
-    name: "overcommit_memory",
-    kind: Kind::Text(|(), text| put(text, format_args!("1\n"))),
-}];
+static MEMORY: &[Entry<()>] = &[
+    Entry {
+        name: "max_map_count",
+        kind: Kind::Text(|(), text| put(text, format_args!("{MAX_AREAS}\n"))),
+    },
+    Entry {
+        // Memory is promised freely; whoever touches what is not there is killed.
+        name: "overcommit_memory",
+        kind: Kind::Text(|(), text| put(text, format_args!("1\n"))),
+    },
+];
+
+static FILES: &[Entry<()>] = &[
+    Entry {
+        name: "file-max",
+        kind: Kind::Text(|(), text| put(text, format_args!("{}\n", limits::OPEN_FILES.limit()))),
+    },
+    Entry {
+        name: "file-nr",
+        kind: Kind::Text(|(), text| {
+            let files = &limits::OPEN_FILES;
+            put(text, format_args!("{}\t0\t{}\n", files.used(), files.limit()))
+        }),
+    },
+    Entry {
+        name: "pipe-max-size",
+        kind: Kind::Text(|(), text| {
+            put(text, format_args!("{}\n", pipe::queue::MAX_CAPACITY_BYTES))
+        }),
+    },
+];
