@@ -34,6 +34,7 @@ same_as_linux! {
     futex: "futex";
     locks: "locks";
     memory: "memory";
+    messages: "messages";
     pipes: "pipes";
     poll: "poll";
     processes: "processes";

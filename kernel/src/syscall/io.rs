@@ -140,7 +140,7 @@ fn offset(argument: u64) -> Result<u64, Errno> {
 }
 
 /// Reads a vector of segments and calls `work` with it.
-fn with_segments<R>(
+pub(super) fn with_segments<R>(
     address: u64,
     count: u64,
     work: impl FnOnce(&[Segment]) -> Result<R, Errno>,

@@ -19,6 +19,7 @@ mod process;
 mod resource;
 mod sched;
 mod signal;
+mod socket;
 mod stat;
 mod system;
 // The numbers have the names that Linux gives them.

@@ -4,7 +4,7 @@ use linux_raw_sys::general::*;
 
 use super::{
     Args, SysResult, barrier, channel, descriptor, futex, identity, io, lock, memory, mount, path,
-    poll, process, resource, sched, signal, stat, system, time, timer, unknown,
+    poll, process, resource, sched, signal, socket, stat, system, time, timer, unknown,
 };
 
 /// What handles a call.
@@ -157,6 +157,10 @@ pub(super) fn handler(number: u64) -> Handler {
         __NR_shutdown => channel::shutdown,
         __NR_sendto => channel::sendto,
         __NR_recvfrom => channel::recvfrom,
+        __NR_sendmsg => socket::sendmsg,
+        __NR_recvmsg => socket::recvmsg,
+        __NR_getsockopt => socket::getsockopt,
+        __NR_getsockname | __NR_getpeername => socket::getsockname,
         __NR_eventfd => channel::eventfd,
         __NR_eventfd2 => channel::eventfd2,
 
