@@ -5,7 +5,6 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use orrery_core::errno::Errno;
-use orrery_core::space::MAX_AREAS;
 
 use super::process::CLOCK_HZ;
 use crate::arch::{features, tsc};
@@ -182,17 +181,11 @@ static KERNEL: &[Entry<()>] = &[
     Entry { name: "version", kind: Kind::Text(|(), text| put(text, format_args!("{VERSION}\n"))) },
 ];
 
-static MEMORY: &[Entry<()>] = &[
-    Entry {
-        name: "max_map_count",
-        kind: Kind::Text(|(), text| put(text, format_args!("{MAX_AREAS}\n"))),
-    },
-    Entry {
-        // Memory is promised freely; whoever touches what is not there is killed.
-        name: "overcommit_memory",
-        kind: Kind::Text(|(), text| put(text, format_args!("1\n"))),
-    },
-];
+static MEMORY: &[Entry<()>] = &[Entry {
+    // Memory is promised freely; whoever touches what is not there is killed.
+    name: "overcommit_memory",
+    kind: Kind::Text(|(), text| put(text, format_args!("1\n"))),
+}];
 
 static FILES: &[Entry<()>] = &[
     Entry {

@@ -7,6 +7,7 @@ use super::backing::Backing;
 use super::fault::Fault;
 use super::map::range_end;
 use super::{Inner, Space};
+use crate::mm::frames;
 
 impl Space {
     /// Whether something is mapped everywhere in a range.
@@ -44,7 +45,8 @@ impl Space {
     }
 
     /// Brings the pages of a range into memory as if the program had touched them, so or, where `access` does not
-    /// say how, as a program would that owns them; as long as `goes_on`.
+    /// say how, as a program would that owns them; as long as `goes_on`. The last eighth of the memory is for those
+    /// who need it now.
     ///
     /// # Errors
     /// The [`Fault`] at the first page that cannot be had.
@@ -57,6 +59,10 @@ impl Space {
     ) -> Result<(), Fault> {
         let pages = (start..start + len_bytes).step_by(PAGE_BYTES as usize);
         for address in pages.take_while(|_| goes_on()) {
+            let (free, total) = frames::free_and_total();
+            if free < total / 8 {
+                return Err(Fault::OutOfMemory);
+            }
             let access = match access {
                 Some(access) => access,
                 None => self.owner_s_access(address)?,
