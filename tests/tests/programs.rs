@@ -32,7 +32,9 @@ same_as_linux! {
     files: "files";
     fork: "fork";
     futex: "futex";
+    locks: "locks";
     memory: "memory";
+    messages: "messages";
     pipes: "pipes";
     poll: "poll";
     processes: "processes";

@@ -138,6 +138,13 @@ impl Content {
         Ok(SourcePage::Counted(page.into_pfn()))
     }
 
+    /// Whether the page of this number has bytes: the bundle's, or its own.
+    pub fn has_page(&self, index: u64) -> bool {
+        let pages = self.pages.lock();
+        let start = index.saturating_mul(PAGE_BYTES as u64);
+        pages.own.contains_key(&index) || !pages.bundle_from(start).is_empty()
+    }
+
     /// Its size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.pages.lock().size_bytes

@@ -26,6 +26,10 @@ impl PageSource for Mapping {
         }
     }
 
+    fn is_present(&self, index: u64) -> bool {
+        matches!(&self.0.node, Node::Regular(content) if content.has_page(index))
+    }
+
     fn name(&self) -> String {
         String::from_utf8_lossy(&self.0.described().unwrap_or_default()).into_owned()
     }

@@ -3,7 +3,9 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use linux_raw_sys::general::{O_ACCMODE, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY, POLLHUP};
+use linux_raw_sys::general::{
+    O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY, POLLHUP,
+};
 use orrery_core::errno::Errno;
 
 use super::file::{File, Transfer};
@@ -46,6 +48,11 @@ impl Fifo {
         }
     }
 
+    /// The pipe.
+    pub fn pipe(&self) -> &Pipe {
+        &self.pipe
+    }
+
     /// Both ends at once, as `pipe` makes them.
     pub fn ends(&self) -> (Arc<dyn File>, Arc<dyn File>) {
         let ends = (PipeReader::new(&self.pipe), PipeWriter::new(&self.pipe));
@@ -64,6 +71,9 @@ impl Fifo {
         let coming = self.coming.lock();
         if is_named && !self.pipe.has_readers() && !self.pipe.has_writers() {
             self.pipe.clear();
+        }
+        if flags & O_DIRECT != 0 {
+            self.pipe.take_packets()?;
         }
         match flags & O_ACCMODE {
             O_RDONLY => {

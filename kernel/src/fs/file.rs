@@ -3,7 +3,7 @@
 
 use alloc::sync::Arc;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use linux_raw_sys::general::{
     O_ACCMODE, O_APPEND, O_DIRECT, O_NOATIME, O_NONBLOCK, O_PATH, O_WRONLY, POLLIN, POLLOUT,
@@ -14,9 +14,11 @@ use orrery_core::fs::dirent::{Dirent, DirentWriter};
 
 use super::content::MAX_SIZE_BYTES;
 use super::directory::FIRST_POSITION;
+use super::executable::page_source;
 use super::inode::{Inode, Listed, Node, directory_type};
 use super::io::{IoFrom, IoTo};
 use super::limits;
+use super::lock;
 use super::socket::SocketEnd;
 use super::usage::Writing;
 use crate::mm::space::PageSource;
@@ -156,6 +158,8 @@ pub struct OpenFile {
     /// Access mode and status flags, as `F_GETFL` gives them.
     flags: AtomicU32,
     position: Mutex<u64>,
+    /// Whether it has ever locked something.
+    has_locks: AtomicBool,
 }
 
 // SAFETY: `file_at` is what `_file` keeps, which is of all threads.
@@ -182,6 +186,7 @@ impl OpenFile {
             has_positions,
             flags,
             position: Mutex::new(0),
+            has_locks: AtomicBool::new(false),
         }))
     }
 
@@ -210,6 +215,11 @@ impl OpenFile {
         let _ = self.flags.fetch_update(Ordering::Relaxed, Ordering::Relaxed, new);
     }
 
+    /// Notes that it locks something, which it gives back when it goes.
+    pub(super) fn note_locks(&self) {
+        self.has_locks.store(true, Ordering::Relaxed);
+    }
+
     /// Whether it can be read.
     #[inline]
     pub fn is_readable(&self) -> bool {
@@ -220,6 +230,20 @@ impl OpenFile {
     #[inline]
     pub fn is_writable(&self) -> bool {
         allows_writing(self.flags())
+    }
+
+    /// What `mmap` of it maps; `to_write` if shared and written.
+    ///
+    /// # Errors
+    /// `EACCES`, `ENODEV`.
+    pub fn mappable(&self, to_write: bool) -> Result<Arc<dyn PageSource>, Errno> {
+        if !self.is_readable() || (to_write && !self.is_writable()) {
+            return Err(Errno::EACCES);
+        }
+        match self.file().mapped() {
+            Some(mapped) => Ok(mapped),
+            None => page_source(&self.inode),
+        }
     }
 
     /// Reads at the position, and moves it. Returns the bytes read, 0 at the end.
@@ -299,6 +323,11 @@ impl OpenFile {
             return Err(Errno::ESPIPE);
         }
         if is_open_for_it { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// Where the next read or write begins; 0 for a file without positions.
+    pub fn position(&self) -> u64 {
+        *self.position.lock()
     }
 
     /// lseek(2).
@@ -406,6 +435,9 @@ fn allows_writing(flags: u32) -> bool {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        if *self.has_locks.get_mut() {
+            lock::unlock_last(self);
+        }
         limits::OPEN_FILES.give_back();
     }
 }

@@ -5,19 +5,23 @@
 //! it: closing a file may wake others.
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use orrery_core::errno::Errno;
 use orrery_core::fs::fd_table::{FdTable, OnExec};
 
-use super::executable::page_source;
 use super::file::OpenFile;
 use super::inode::Inode;
+use super::lock;
 use super::lookup::Start;
-use crate::mm::space::PageSource;
 use crate::sync::SpinLock;
 
 /// File descriptors.
-pub struct Files(SpinLock<FdTable<Arc<OpenFile>>>);
+pub struct Files {
+    table: SpinLock<FdTable<Arc<OpenFile>>>,
+    /// Whether record locks have ever been taken through it.
+    has_locks: AtomicBool,
+}
 
 impl Files {
     /// No descriptors.
@@ -26,7 +30,10 @@ impl Files {
     }
 
     fn from_table(table: FdTable<Arc<OpenFile>>) -> Arc<Self> {
-        Arc::new(Self(SpinLock::new("file descriptors", table)))
+        Arc::new(Self {
+            table: SpinLock::new("file descriptors", table),
+            has_locks: AtomicBool::new(false),
+        })
     }
 
     /// Descriptors of its own for the same open files: those of `fork`'s child.
@@ -34,7 +41,7 @@ impl Files {
     /// # Errors
     /// None so far; memory is not checked.
     pub fn copy(&self) -> Result<Arc<Self>, Errno> {
-        let table = self.0.lock().clone();
+        let table = self.table.lock().clone();
         Ok(Self::from_table(table))
     }
 
@@ -43,13 +50,14 @@ impl Files {
         let own = if Arc::strong_count(&self) == 1 {
             self
         } else {
-            let table = self.0.lock().clone();
+            let table = self.table.lock().clone();
             Self::from_table(table)
         };
         loop {
-            let closed = own.0.lock().remove_for_exec();
-            if closed.is_none() {
-                return own;
+            let closed = own.table.lock().remove_for_exec();
+            match closed {
+                Some(file) => own.on_close(&file),
+                None => return own,
             }
         }
     }
@@ -61,7 +69,7 @@ impl Files {
     #[inline]
     pub fn get(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         // Negative ones are far beyond the end.
-        self.0.lock().get(fd.cast_unsigned()).cloned().ok_or(Errno::EBADF)
+        self.table.lock().get(fd.cast_unsigned()).cloned().ok_or(Errno::EBADF)
     }
 
     /// The file of a descriptor where nobody else has the table: then it takes no lock and no reference. None where
@@ -76,23 +84,8 @@ impl Files {
         }
         // SAFETY: whoever changes the table has it as a thread's; the one thread that has it is running, and does
         // not (caller). Others may come to read.
-        let table = unsafe { &*self.0.data_ptr() };
+        let table = unsafe { &*self.table.data_ptr() };
         Some(&**table.get(fd.cast_unsigned())?)
-    }
-
-    /// What `mmap` of a descriptor maps; `to_write` if shared and written.
-    ///
-    /// # Errors
-    /// `EBADF`, `EACCES`, `ENODEV`.
-    pub fn mappable(&self, fd: i32, to_write: bool) -> Result<Arc<dyn PageSource>, Errno> {
-        let file = self.get(fd)?;
-        if !file.is_readable() || (to_write && !file.is_writable()) {
-            return Err(Errno::EACCES);
-        }
-        match file.file().mapped() {
-            Some(mapped) => Ok(mapped),
-            None => page_source(file.inode()),
-        }
     }
 
     /// Puts a file at the lowest free descriptor, at least `least` and less than `limit`.
@@ -108,7 +101,7 @@ impl Files {
     ) -> Result<u32, Errno> {
         // Kept until the lock is gone, should there be no descriptor.
         let file_after = file.clone();
-        let inserted = self.0.lock().insert(least, limit, file, on_exec);
+        let inserted = self.table.lock().insert(least, limit, file, on_exec);
         drop(file_after);
         inserted
     }
@@ -123,7 +116,7 @@ impl Files {
         files: &[Arc<OpenFile>; 2],
         on_exec: OnExec,
     ) -> Result<[u32; 2], Errno> {
-        self.0.lock().insert_pair(limit, files.clone(), on_exec)
+        self.table.lock().insert_pair(limit, files.clone(), on_exec)
     }
 
     /// Lets `to` be what `from` is (dup2(2)).
@@ -137,11 +130,14 @@ impl Files {
         limit: u32,
         on_exec: OnExec,
     ) -> Result<(), Errno> {
-        let _closed = {
-            let mut table = self.0.lock();
+        let closed = {
+            let mut table = self.table.lock();
             let file = table.get(from).cloned().ok_or(Errno::EBADF)?;
             table.replace(to, limit, file, on_exec)?
         };
+        if let Some(file) = closed {
+            self.on_close(&file);
+        }
         Ok(())
     }
 
@@ -150,18 +146,31 @@ impl Files {
     /// # Errors
     /// `EBADF`.
     pub fn close(&self, fd: i32) -> Result<(), Errno> {
-        let closed = self.0.lock().remove(fd.cast_unsigned())?;
-        drop(closed);
+        let closed = self.table.lock().remove(fd.cast_unsigned())?;
+        self.on_close(&closed);
         Ok(())
     }
 
     /// Closes the descriptors from `first` to `last`.
     pub fn close_range(&self, first: u32, last: u32) {
         loop {
-            let closed = self.0.lock().remove_first_in(first, last);
-            if closed.is_none() {
-                return;
+            let closed = self.table.lock().remove_first_in(first, last);
+            match closed {
+                Some(file) => self.on_close(&file),
+                None => return,
             }
+        }
+    }
+
+    /// Notes that record locks are taken through it. They go with the first descriptor of the file that is closed.
+    pub(super) fn note_locks(&self) {
+        self.has_locks.store(true, Ordering::Relaxed);
+    }
+
+    /// Does what is to be done when a descriptor of this file was closed.
+    fn on_close(&self, file: &OpenFile) {
+        if self.has_locks.load(Ordering::Relaxed) {
+            lock::unlock_closed(self, file);
         }
     }
 
@@ -170,7 +179,7 @@ impl Files {
     /// # Errors
     /// `EBADF`.
     pub fn on_exec(&self, fd: u32) -> Result<OnExec, Errno> {
-        self.0.lock().on_exec(fd).ok_or(Errno::EBADF)
+        self.table.lock().on_exec(fd).ok_or(Errno::EBADF)
     }
 
     /// Says what `execve` shall do with a descriptor.
@@ -178,7 +187,7 @@ impl Files {
     /// # Errors
     /// `EBADF`.
     pub fn set_on_exec(&self, fd: u32, on_exec: OnExec) -> Result<(), Errno> {
-        self.0.lock().set_on_exec(fd, on_exec)
+        self.table.lock().set_on_exec(fd, on_exec)
     }
 
     /// Says that `execve` shall close the descriptors from `first` to `last`.
@@ -193,12 +202,20 @@ impl Files {
 
     /// The first open descriptor that is at least `least`.
     pub fn next_open(&self, least: u32) -> Option<u32> {
-        self.0.lock().iter_from(least).next()
+        self.table.lock().iter_from(least).next()
     }
 
     /// How many descriptors are open.
     pub fn count(&self) -> u32 {
-        self.0.lock().len()
+        self.table.lock().len()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if *self.has_locks.get_mut() {
+            self.close_range(0, u32::MAX);
+        }
     }
 }
 

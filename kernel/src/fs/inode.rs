@@ -53,6 +53,10 @@ pub enum Node {
     Link(Arc<[u8]>),
     /// A character device: major and minor number.
     Device(u32, u32),
+    /// A block device: major and minor number. Nothing drives it.
+    BlockDevice(u32, u32),
+    /// The name of a socket, which nobody listens at.
+    Socket,
     /// A pipe with a name.
     Fifo(Fifo),
     /// A directory whose entries are made when they are looked for.
@@ -414,6 +418,8 @@ impl Node {
             Self::Regular(_) | Self::VirtualFile(_) => S_IFREG,
             Self::Link(_) | Self::VirtualLink(_) => S_IFLNK,
             Self::Device(..) => S_IFCHR,
+            Self::BlockDevice(..) => S_IFBLK,
+            Self::Socket => S_IFSOCK,
             Self::Fifo(_) => S_IFIFO,
             Self::Nameless => 0,
         }

@@ -59,6 +59,12 @@ impl Counter {
     }
 }
 
+/// How many locks on files there may be, in all tables of one sort.
+pub fn file_locks() -> usize {
+    const FRAMES_PER_LOCK: u64 = 8;
+    (TOTAL_FRAMES.load(Ordering::Relaxed) / FRAMES_PER_LOCK) as usize
+}
+
 static TOTAL_FRAMES: AtomicU64 = AtomicU64::new(0);
 
 /// Asks how much memory there is. Once, before anything is counted.

@@ -7,6 +7,7 @@
 //! - [`file`]: what is behind a descriptor; [`pipe`], [`fifo`], [`socket`], [`event_fd`], [`pidfd`],
 //!   [`device`], [`terminal`]: the kinds that are no stored files
 //! - [`open`], [`executable`]: from a path to a file; [`files`]: a process's descriptors and directories
+//! - [`lock`]: locks on files, which descriptors and open files give back when they go
 //!
 //! - [`text`], [`tree`]: files and directories that are made on demand; of them, [`proc`] and [`sys`]
 //!
@@ -25,6 +26,7 @@ pub mod files;
 pub mod inode;
 pub mod io;
 pub mod limits;
+pub mod lock;
 pub mod lookup;
 pub mod namespace;
 pub mod open;

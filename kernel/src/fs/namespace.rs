@@ -6,6 +6,7 @@
 
 use alloc::sync::Arc;
 
+use linux_raw_sys::general::S_ISGID;
 use orrery_core::errno::Errno;
 
 use super::directory::Directory;
@@ -81,7 +82,17 @@ pub fn create(found: &Found, inode: &Arc<Inode>) -> Result<(), Errno> {
         return Err(if found.inode.is_some() { Errno::EEXIST } else { Errno::ENOENT });
     }
     let _changes = lock();
+    inherit_group(&found.directory, inode);
     put(&found.directory, name, inode)
+}
+
+/// What is made in a directory with the set-group-ID bit has the directory's group, and a directory the bit as well.
+fn inherit_group(directory: &Inode, inode: &Inode) {
+    let parent = directory.attributes();
+    if parent.mode & S_ISGID != 0 {
+        let more = if inode.is_directory() { S_ISGID } else { 0 };
+        inode.with_attributes(|it| (it.gid, it.mode) = (parent.gid, it.mode | more));
+    }
 }
 
 /// Gives an inode another name.

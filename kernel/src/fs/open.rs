@@ -110,7 +110,7 @@ pub fn open_inode(inode: &Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>, Errno
         Node::Fifo(fifo) => fifo.open(flags)?,
         Node::VirtualFile(file) => file.open(inode)?,
         Node::Link(_) | Node::VirtualLink(_) => return Err(Errno::ELOOP),
-        Node::Nameless => return Err(Errno::ENXIO),
+        Node::Nameless | Node::BlockDevice(..) | Node::Socket => return Err(Errno::ENXIO),
     };
     OpenFile::new(file, inode.clone(), kept | O_LARGEFILE)
 }

@@ -7,9 +7,14 @@
 //! Wakes: a write into an empty pipe wakes one reader, and a reader that leaves something wakes the next. A read
 //! from a pipe with less than `PIPE_BUF` of room wakes one writer, and a writer that leaves room wakes the next.
 //! Nobody waits for room while `PIPE_BUF` of it is there. Pollers share each of these wakes.
+//!
+//! What ordinary pipes do not need, other sizes, packets and files that travel along, is [`queue`]'s.
 
+pub mod queue;
+
+use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use linux_raw_sys::general::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use orrery_core::errno::Errno;
@@ -22,6 +27,7 @@ use super::page::{PAGE_BYTES, Page};
 use crate::sched::mutex::Mutex;
 use crate::sched::task::Sleep;
 use crate::sched::wait::{Sharing, WaitMode, WaitQueue};
+use queue::{Parcel, Queue, Rights};
 
 /// Pages of a pipe: 64 KiB.
 pub const PAGES: usize = 16;
@@ -60,6 +66,8 @@ impl Drop for PipePage {
 struct Buffer {
     ring: Ring<PAGES>,
     pages: [Option<PipePage>; PAGES],
+    /// While there is one the ring is empty, and closed.
+    queue: Option<Box<Queue>>,
 }
 
 impl Buffer {
@@ -157,6 +165,12 @@ pub struct Pipe {
     fill_bytes: AtomicUsize,
     readers: AtomicU32,
     writers: AtomicU32,
+    /// Whether bytes go through the queue: what is in the buffer, and the next two, for those who do not hold it.
+    has_queue: AtomicBool,
+    /// Pages that the queue has room for.
+    free_slots: AtomicUsize,
+    /// Pages that there may be at a time.
+    max_slots: AtomicUsize,
     /// Whoever waits for bytes, or for the last writer to go.
     readable: WaitQueue,
     /// Whoever waits for room, or for the last reader to go.
@@ -167,10 +181,17 @@ impl Pipe {
     /// An empty pipe without ends.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            buffer: Mutex::new(Buffer { ring: Ring::new(), pages: [const { None }; PAGES] }),
+            buffer: Mutex::new(Buffer {
+                ring: Ring::new(),
+                pages: [const { None }; PAGES],
+                queue: None,
+            }),
             fill_bytes: AtomicUsize::new(0),
             readers: AtomicU32::new(0),
             writers: AtomicU32::new(0),
+            has_queue: AtomicBool::new(false),
+            free_slots: AtomicUsize::new(0),
+            max_slots: AtomicUsize::new(PAGES),
             readable: WaitQueue::new(),
             writable: WaitQueue::new(),
         })
@@ -243,8 +264,15 @@ impl Pipe {
     fn read_soon(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
         match self.read_now(to) {
             Some(result) => result,
-            None => self.read_later(to, transfer),
+            None => self.read_unusual(to, transfer),
         }
+    }
+
+    /// [`Self::read`] where bytes are there, but none in the ring, or where somebody else was faster.
+    #[cold]
+    #[inline(never)]
+    fn read_unusual(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+        self.receive(to, transfer).map(|_| ())
     }
 
     /// [`Self::read`] where nothing is there yet.
@@ -260,31 +288,36 @@ impl Pipe {
             if let Some(result) = self.read_now(to) {
                 return result;
             }
-            // The last writer may have written before it went.
-            if !self.is_open() && self.fill_bytes() == 0 {
+            if self.fill_bytes() > 0 {
+                return self.read_unusual(to, transfer);
+            }
+            if self.has_ended() {
                 return Ok(());
             }
         }
     }
 
-    /// Reads as [`Self::read`] does, but leaves the bytes there.
+    /// Reads as [`Self::receive`] does, but leaves bytes and files there.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn peek(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+    pub fn peek(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<Option<Rights>, Errno> {
         if to.left() == 0 {
-            return Ok(());
+            return Ok(None);
         }
         loop {
             {
                 let buffer = self.buffer.lock();
                 let mut ring = buffer.ring;
                 if ring.len() > 0 {
-                    return Buffer::copy_out(&buffer.pages, &mut ring, to);
+                    return Buffer::copy_out(&buffer.pages, &mut ring, to).map(|()| None);
+                }
+                if let Some((rights, result)) = Self::peek_queue(&buffer, to) {
+                    return result.map(|()| rights);
                 }
             }
-            if !self.is_open() && self.fill_bytes() == 0 {
-                return Ok(());
+            if self.has_ended() {
+                return Ok(None);
             }
             if transfer.is_nonblocking() {
                 return Err(Errno::EAGAIN);
@@ -293,6 +326,16 @@ impl Pipe {
                 .wait(INTERRUPTIBLE, || self.has_news())
                 .map_err(|_| Errno::RESTART_SYS)?;
         }
+    }
+
+    /// Whether nothing is there, and nothing will come any more. The last writer may have written before it went.
+    fn has_ended(&self) -> bool {
+        !self.is_open() && self.fill_bytes() == 0
+    }
+
+    /// Whether bytes go through the queue.
+    fn has_queue(&self) -> bool {
+        self.has_queue.load(Ordering::Acquire)
     }
 
     /// Whether bytes are there, or none will come any more.
@@ -348,7 +391,7 @@ impl Pipe {
         }
         let mut buffer = self.buffer.lock();
         let before = buffer.ring.len();
-        if CAPACITY_BYTES - before < least_room {
+        if buffer.ring.room_bytes() < least_room {
             return None;
         }
         let result = buffer.fill(from);
@@ -370,12 +413,15 @@ impl Pipe {
         least_room: usize,
     ) -> Result<(), Errno> {
         loop {
+            if self.has_queue() {
+                return self.write_parcel(from, transfer, Parcel::of(transfer));
+            }
             if transfer.is_nonblocking() {
                 return Err(Errno::EAGAIN);
             }
-            let has_room = || CAPACITY_BYTES - self.fill_bytes() >= least_room;
+            let has_room = || CAPACITY_BYTES.saturating_sub(self.fill_bytes()) >= least_room;
             self.writable
-                .wait_for(INTERRUPTIBLE, || has_room() || !self.is_open())
+                .wait_for(INTERRUPTIBLE, || has_room() || self.has_queue() || !self.is_open())
                 .map_err(|_| Errno::RESTART_SYS)?;
             if let Some(result) = self.write_now(from, least_room) {
                 // One wake for many: it is passed on.
@@ -397,13 +443,18 @@ impl Pipe {
 
     /// Whether [`ATOMIC_BYTES`] can be written without waiting.
     pub fn has_room(&self) -> bool {
-        CAPACITY_BYTES - self.fill_bytes() >= ATOMIC_BYTES
+        if self.has_queue() {
+            self.free_slots.load(Ordering::Acquire) > 0
+        } else {
+            CAPACITY_BYTES.saturating_sub(self.fill_bytes()) >= ATOMIC_BYTES
+        }
     }
 
     /// Throws away what is in it.
     pub fn clear(&self) {
         let mut buffer = self.buffer.lock();
         buffer.ring = Ring::new();
+        self.clear_queue(&mut buffer);
         self.fill_bytes.store(0, Ordering::Release);
     }
 

@@ -1,6 +1,6 @@
 //! `AF_UNIX` stream sockets, as `socketpair` makes them: two pipes, one for each direction.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use linux_raw_sys::general::{POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRNORM};
@@ -9,7 +9,10 @@ use orrery_core::errno::Errno;
 use super::file::{File, Transfer};
 use super::io::{IoFrom, IoTo};
 use super::pipe::Pipe;
+use super::pipe::queue::{Parcel, Rights};
+use crate::process::{Process, current, tree};
 use crate::sched::wait::WaitQueue;
+use crate::task::Namespace;
 
 /// A direction, as a bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,34 +30,68 @@ pub struct SocketEnd {
     send: Arc<Pipe>,
     /// Directions that are shut down.
     shut: AtomicU8,
+    maker: Maker,
+}
+
+/// The process that made a pair, whatever has become of it.
+#[derive(Clone)]
+struct Maker {
+    process: Weak<Process>,
+    /// Its number in its own namespace.
+    tgid: u32,
 }
 
 /// Two sockets, each the other's peer.
 pub fn pair() -> [SocketEnd; 2] {
     let [there, back] = [Pipe::new(), Pipe::new()];
-    [SocketEnd::new(&there, &back), SocketEnd::new(&back, &there)]
+    let process = &current().process;
+    let maker = Maker { process: Arc::downgrade(process), tgid: process.tgid() };
+    [SocketEnd::new(&there, &back, maker.clone()), SocketEnd::new(&back, &there, maker)]
 }
 
 impl SocketEnd {
-    fn new(receive: &Arc<Pipe>, send: &Arc<Pipe>) -> Self {
+    fn new(receive: &Arc<Pipe>, send: &Arc<Pipe>, maker: Maker) -> Self {
         receive.open_reader();
         send.open_writer();
-        Self { receive: receive.clone(), send: send.clone(), shut: AtomicU8::new(0) }
+        Self { receive: receive.clone(), send: send.clone(), shut: AtomicU8::new(0), maker }
     }
 
-    /// Reads what has come.
+    /// The number of the process that made the pair, as seen from `namespace`; 0 if it is not.
+    pub fn maker_in(&self, namespace: &Namespace) -> u32 {
+        let Some(process) = self.maker.process.upgrade() else { return self.maker.tgid };
+        if process.namespace == *namespace {
+            self.maker.tgid
+        } else {
+            process.number_in(namespace, &tree::lock())
+        }
+    }
+
+    /// Reads what has come, and takes the files that came with it.
     ///
     /// # Errors
-    /// As [`Pipe::read`].
-    pub fn receive(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
-        self.receive.read(to, transfer)
+    /// As [`Pipe::receive`].
+    pub fn receive(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<Option<Rights>, Errno> {
+        self.receive.receive(to, transfer)
+    }
+
+    /// Sends bytes, and files with the first of them.
+    ///
+    /// # Errors
+    /// As [`Pipe::write`].
+    pub fn send_with_rights(
+        &self,
+        from: &mut IoFrom<'_>,
+        transfer: &Transfer,
+        rights: Rights,
+    ) -> Result<(), Errno> {
+        self.send.write_parcel(from, transfer, Parcel::WithRights(rights))
     }
 
     /// Looks at what has come.
     ///
     /// # Errors
     /// As [`Pipe::peek`].
-    pub fn peek(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<(), Errno> {
+    pub fn peek(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<Option<Rights>, Errno> {
         self.receive.peek(to, transfer)
     }
 

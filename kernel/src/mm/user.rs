@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
 use linux_raw_sys::general::{
-    __kernel_timespec, clone_args, iovec, itimerval, open_how, pollfd, rlimit64, rusage,
+    __kernel_timespec, clone_args, flock, iovec, itimerval, open_how, pollfd, rlimit64, rusage,
     sigaltstack, stat, statfs, statx, timeval, timezone,
 };
 use linux_raw_sys::system::new_utsname;
@@ -38,6 +38,7 @@ plain!(u8, u16, u32, u64, i8, i16, i32, i64);
 plain!(
     __kernel_timespec,
     clone_args,
+    flock,
     iovec,
     itimerval,
     new_utsname,

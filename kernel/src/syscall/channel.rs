@@ -7,6 +7,7 @@ use linux_raw_sys::net;
 
 use super::descriptor::{descriptor_limit, install, on_exec, usable_file};
 use super::io;
+use super::socket::receive;
 use super::{Args, Errno, SysResult};
 use crate::fs::OpenFile;
 use crate::fs::event_fd::{EventFd, Take};
@@ -46,15 +47,15 @@ fn make_pipe(to: u64, flags: u32) -> SysResult {
     if flags & !(abi::O_CLOEXEC | abi::O_NONBLOCK | abi::O_DIRECT) != 0 {
         return Err(Errno::EINVAL);
     }
-    // Packets are not kept apart.
-    if flags & abi::O_DIRECT != 0 {
-        return Err(Errno::EINVAL);
-    }
     let fifo = Fifo::new(Kind::Nameless);
+    if flags & abi::O_DIRECT != 0 {
+        fifo.pipe().take_packets()?;
+    }
     let (reader, writer) = fifo.ends();
     let inode = Inode::nameless(Node::Fifo(fifo), 0o600)?;
     let status = flags & abi::O_NONBLOCK;
     let reader = OpenFile::new(reader, inode.clone(), abi::O_RDONLY | status)?;
+    let status = flags & (abi::O_NONBLOCK | abi::O_DIRECT);
     let writer = OpenFile::new(writer, inode, abi::O_WRONLY | status)?;
     install_pair(&[reader, writer], flags, to)
 }
@@ -110,7 +111,7 @@ fn make_event_fd(count: u32, flags: u32) -> SysResult {
 }
 
 /// The file of a socket's descriptor.
-fn socket_file(fd: u64) -> Result<Arc<OpenFile>, Errno> {
+pub(super) fn socket_file(fd: u64) -> Result<Arc<OpenFile>, Errno> {
     let file = usable_file(fd)?;
     if file.file().socket().is_some() { Ok(file) } else { Err(Errno::ENOTSOCK) }
 }
@@ -131,56 +132,46 @@ pub fn shutdown(args: &Args) -> SysResult {
     Ok(0)
 }
 
-fn transfer(file: &OpenFile, flags: u32) -> Transfer {
+pub(super) fn transfer(file: &OpenFile, flags: u32) -> Transfer {
     let dont_wait = if flags & net::MSG_DONTWAIT != 0 { abi::O_NONBLOCK } else { 0 };
     Transfer { at: 0, flags: file.flags() | dont_wait }
 }
 
-/// sendto(2), without an address.
-pub fn sendto(args: &Args) -> SysResult {
-    let flags = args[3] as u32;
-    if flags & !(net::MSG_DONTWAIT | net::MSG_NOSIGNAL | net::MSG_MORE) != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    let file = socket_file(args[0])?;
-    if args[4] != 0 {
-        return Err(Errno::EISCONN);
-    }
-    let mut from = IoFrom::program(args[1], io::transfer_len(args[1], args[2])?);
-    let result = file.file().write(&mut from, &mut transfer(&file, flags));
+/// What a call returns that has sent so many bytes.
+pub(super) fn finish_send(done: usize, result: Result<(), Errno>, flags: u32) -> SysResult {
     match result {
-        Err(why) if from.done() == 0 => {
+        Err(why) if done == 0 => {
             if why == Errno::EPIPE && flags & net::MSG_NOSIGNAL == 0 {
                 io::broken_pipe();
             }
             Err(why)
         }
-        _ => Ok(from.done() as u64),
+        _ => Ok(done as u64),
     }
 }
 
-/// recvfrom(2): nobody has an address.
-pub fn recvfrom(args: &Args) -> SysResult {
+/// sendto(2), without an address.
+pub fn sendto(args: &Args) -> SysResult {
     let flags = args[3] as u32;
-    if flags & !(net::MSG_DONTWAIT | net::MSG_PEEK) != 0 {
+    if flags & !(net::MSG_DONTWAIT | net::MSG_NOSIGNAL | net::MSG_MORE | net::MSG_EOR) != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    let file = usable_file(args[0])?;
-    let socket = file.file().socket().ok_or(Errno::ENOTSOCK)?;
-    let mut to = IoTo::program(args[1], io::transfer_len(args[1], args[2])?);
-    let transfer = transfer(&file, flags);
-    let result = if flags & net::MSG_PEEK != 0 {
-        socket.peek(&mut to, &transfer)
-    } else {
-        socket.receive(&mut to, &transfer)
-    };
-    if let Err(why) = result
-        && to.done() == 0
-    {
-        return Err(why);
+    let file = socket_file(args[0])?;
+    if args[4] != 0 && args[5] != 0 {
+        return Err(Errno::EISCONN);
     }
+    let mut from = IoFrom::program(args[1], io::transfer_len(args[1], args[2])?);
+    let result = file.file().write(&mut from, &mut transfer(&file, flags));
+    finish_send(from.done(), result, flags)
+}
+
+/// recvfrom(2): nobody has an address. Files that came along are closed.
+pub fn recvfrom(args: &Args) -> SysResult {
+    let file = usable_file(args[0])?;
+    let mut to = IoTo::program(args[1], io::transfer_len(args[1], args[2])?);
+    let (done, _) = receive(&file, &mut to, args[3] as u32)?;
     if args[4] != 0 && args[5] != 0 {
         user::write::<u32>(args[5], &0)?;
     }
-    Ok(to.done() as u64)
+    Ok(done as u64)
 }

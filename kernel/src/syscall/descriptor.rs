@@ -6,8 +6,10 @@ use linux_raw_sys::general as abi;
 use linux_raw_sys::ioctl;
 use orrery_core::fs::fd_table::OnExec;
 
-use super::{Args, Errno, SysResult};
+use super::{Args, Errno, SysResult, lock};
+use crate::fs::inode::Node;
 use crate::fs::lookup::Start;
+use crate::fs::pipe::Pipe;
 use crate::fs::{OpenFile, PATH_MAX_BYTES};
 use crate::mm::user;
 use crate::process::current;
@@ -164,18 +166,25 @@ pub fn fcntl(args: &Args) -> SysResult {
         }
         abi::F_GETFL => Ok(file.flags().into()),
         abi::F_SETFL => {
+            if argument as u32 & abi::O_DIRECT != 0
+                && let Ok(pipe) = pipe(&file)
+            {
+                pipe.take_packets()?;
+            }
             file.set_flags(argument as u32);
             Ok(0)
         }
-        abi::F_GETPIPE_SZ if file.inode().kind() == abi::S_IFIFO => {
-            Ok(crate::fs::pipe::CAPACITY_BYTES as u64)
-        }
-        // Pipes have one size; a smaller wish is granted with it.
-        abi::F_SETPIPE_SZ if file.inode().kind() == abi::S_IFIFO => {
-            let capacity = crate::fs::pipe::CAPACITY_BYTES as u64;
-            if argument <= capacity { Ok(capacity) } else { Err(Errno::EPERM) }
-        }
-        _ => Err(Errno::EINVAL),
+        abi::F_GETPIPE_SZ => Ok(pipe(&file)?.capacity_bytes() as u64),
+        abi::F_SETPIPE_SZ => pipe(&file)?.set_capacity(argument),
+        _ => lock::fcntl(args[0], &file, command, argument).unwrap_or(Err(Errno::EINVAL)),
+    }
+}
+
+/// The pipe that a file is an end of.
+fn pipe(file: &OpenFile) -> Result<&Pipe, Errno> {
+    match &file.inode().node {
+        Node::Fifo(fifo) => Ok(fifo.pipe()),
+        _ => Err(Errno::EBADF),
     }
 }
 

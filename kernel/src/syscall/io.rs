@@ -11,6 +11,7 @@ use super::descriptor::usable_file;
 use super::{Args, Errno, SysResult};
 use crate::arch::user::WINDOW_END;
 use crate::fs::OpenFile;
+use crate::fs::content::MAX_SIZE_BYTES;
 use crate::fs::inode::Node;
 use crate::fs::io::{IoFrom, IoTo, Segment};
 use crate::mm::user;
@@ -140,7 +141,7 @@ fn offset(argument: u64) -> Result<u64, Errno> {
 }
 
 /// Reads a vector of segments and calls `work` with it.
-fn with_segments<R>(
+pub(super) fn with_segments<R>(
     address: u64,
     count: u64,
     work: impl FnOnce(&[Segment]) -> Result<R, Errno>,
@@ -327,23 +328,30 @@ pub fn ftruncate(args: &Args) -> SysResult {
 
 /// fallocate(2): only making a file longer; memory comes when it is written.
 pub fn fallocate(args: &Args) -> SysResult {
-    let (mode, start, len) = (args[1] as u32, offset(args[2])?, offset(args[3])?);
     let file = usable_file(args[0])?;
-    if !file.is_writable() {
-        return Err(Errno::EBADF);
-    }
-    let Node::Regular(content) = &file.inode().node else { return Err(Errno::ENODEV) };
+    let (mode, start, len) = (args[1] as u32, offset(args[2])?, offset(args[3])?);
     if len == 0 {
         return Err(Errno::EINVAL);
     }
-    let end = start + len;
-    match mode {
-        0 if end > content.size_bytes() => {
-            content.set_size(end)?;
-            file.inode().touch_modified();
-            Ok(0)
-        }
-        0 | abi::FALLOC_FL_KEEP_SIZE => Ok(0),
-        _ => Err(Errno::EOPNOTSUPP),
+    if mode & !abi::FALLOC_FL_KEEP_SIZE != 0 {
+        return Err(Errno::EOPNOTSUPP);
     }
+    if !file.is_writable() {
+        return Err(Errno::EBADF);
+    }
+    let Node::Regular(content) = &file.inode().node else {
+        return Err(match file.inode().kind() {
+            abi::S_IFIFO => Errno::ESPIPE,
+            _ => Errno::ENODEV,
+        });
+    };
+    let end = start + len;
+    if end > MAX_SIZE_BYTES {
+        return Err(Errno::EFBIG);
+    }
+    if mode == 0 && end > content.size_bytes() {
+        content.set_size(end)?;
+        file.inode().touch_modified();
+    }
+    Ok(0)
 }

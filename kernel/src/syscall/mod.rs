@@ -10,6 +10,7 @@ mod descriptor;
 mod futex;
 mod identity;
 mod io;
+mod lock;
 mod memory;
 mod mount;
 mod path;
@@ -18,6 +19,7 @@ mod process;
 mod resource;
 mod sched;
 mod signal;
+mod socket;
 mod stat;
 mod system;
 // The numbers have the names that Linux gives them.

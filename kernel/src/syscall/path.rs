@@ -92,14 +92,15 @@ pub fn mknodat(args: &Args) -> SysResult {
 }
 
 fn make_node(fd: u64, at: u64, mode: u32, device: u64) -> SysResult {
+    // As Linux's `new_decode_dev`.
+    let device = device as u32;
+    let (major, minor) = (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xfff00);
     let node = match mode & abi::S_IFMT {
         0 | abi::S_IFREG => Node::Regular(Content::new(&[])),
         abi::S_IFIFO => Node::Fifo(Fifo::new(Kind::Named)),
-        abi::S_IFCHR => {
-            // As Linux's `new_decode_dev`.
-            let device = device as u32;
-            Node::Device(device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xfff00)
-        }
+        abi::S_IFCHR => Node::Device(major, minor),
+        abi::S_IFBLK => Node::BlockDevice(major, minor),
+        abi::S_IFSOCK => Node::Socket,
         abi::S_IFDIR => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };

@@ -27,7 +27,7 @@ fn device_number(major: u32, minor: u32) -> u64 {
 
 fn device(inode: &Inode) -> (u32, u32) {
     match inode.node {
-        Node::Device(major, minor) => (major, minor),
+        Node::Device(major, minor) | Node::BlockDevice(major, minor) => (major, minor),
         _ => (0, 0),
     }
 }

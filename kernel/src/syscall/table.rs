@@ -3,8 +3,8 @@
 use linux_raw_sys::general::*;
 
 use super::{
-    Args, SysResult, barrier, channel, descriptor, futex, identity, io, memory, mount, path, poll,
-    process, resource, sched, signal, stat, system, time, timer, unknown,
+    Args, SysResult, barrier, channel, descriptor, futex, identity, io, lock, memory, mount, path,
+    poll, process, resource, sched, signal, socket, stat, system, time, timer, unknown,
 };
 
 /// What handles a call.
@@ -23,8 +23,12 @@ pub(super) fn handler(number: u64) -> Handler {
         __NR_madvise => memory::madvise,
         __NR_brk => memory::brk,
         __NR_msync => memory::msync,
-        __NR_mlock | __NR_mlock2 | __NR_munlock => memory::mlock,
-        __NR_mlockall | __NR_munlockall => memory::mlockall,
+        __NR_mincore => memory::mincore,
+        __NR_mlock => memory::mlock,
+        __NR_mlock2 => memory::mlock2,
+        __NR_munlock => memory::munlock,
+        __NR_mlockall => memory::mlockall,
+        __NR_munlockall => memory::munlockall,
 
         __NR_fork => process::fork,
         __NR_vfork => process::vfork,
@@ -96,6 +100,7 @@ pub(super) fn handler(number: u64) -> Handler {
         __NR_dup3 => descriptor::dup3,
         __NR_fcntl => descriptor::fcntl,
         __NR_ioctl => descriptor::ioctl,
+        __NR_flock => lock::flock,
 
         __NR_open => path::open,
         __NR_openat => path::openat,
@@ -153,6 +158,10 @@ pub(super) fn handler(number: u64) -> Handler {
         __NR_shutdown => channel::shutdown,
         __NR_sendto => channel::sendto,
         __NR_recvfrom => channel::recvfrom,
+        __NR_sendmsg => socket::sendmsg,
+        __NR_recvmsg => socket::recvmsg,
+        __NR_getsockopt => socket::getsockopt,
+        __NR_getsockname | __NR_getpeername => socket::getsockname,
         __NR_eventfd => channel::eventfd,
         __NR_eventfd2 => channel::eventfd2,
 

@@ -4,8 +4,10 @@
 //! - [`fd_table`]: file descriptors
 //! - [`ring`]: where in a pipe's pages its bytes are
 //! - [`dirent`]: what `getdents64` returns
+//! - [`lock`]: who has locked which bytes, and who would wait for itself
 
 pub mod dirent;
 pub mod fd_table;
+pub mod lock;
 pub mod path;
 pub mod ring;

@@ -14,6 +14,8 @@ pub struct Ring<const PAGES: usize> {
     /// Where the oldest byte is; less than the capacity.
     start: usize,
     len: usize,
+    /// Bytes that it takes: its capacity, or none.
+    limit: usize,
 }
 
 /// A run of bytes inside one page.
@@ -32,7 +34,12 @@ impl<const PAGES: usize> Ring<PAGES> {
 
     /// An empty ring.
     pub const fn new() -> Self {
-        Self { start: 0, len: 0 }
+        Self { start: 0, len: 0, limit: Self::CAPACITY_BYTES }
+    }
+
+    /// An empty ring that has no room.
+    pub const fn closed() -> Self {
+        Self { start: 0, len: 0, limit: 0 }
     }
 
     /// Bytes in it.
@@ -45,7 +52,7 @@ impl<const PAGES: usize> Ring<PAGES> {
     /// Bytes that still fit.
     #[inline]
     pub fn room_bytes(&self) -> usize {
-        Self::CAPACITY_BYTES - self.len
+        self.limit - self.len
     }
 
     /// Where the next bytes go, as far as one page has room.
@@ -101,6 +108,12 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::VecDeque;
     use std::vec;
+
+    #[test]
+    fn a_closed_ring_takes_nothing() {
+        let ring = Ring::<3>::closed();
+        assert_eq!((ring.len(), ring.room_bytes(), ring.room().len, ring.data().len), (0, 0, 0, 0));
+    }
 
     proptest! {
         #[test]

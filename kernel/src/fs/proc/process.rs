@@ -20,7 +20,7 @@ use crate::fs::directory::FIRST_POSITION;
 use crate::fs::inode::{FileSystem, Inode, Listed, Node, Parent, VirtualDirectory};
 use crate::fs::page::PAGE_BYTES;
 use crate::fs::tree::{Destination, Entry, Kind, Link, Table};
-use crate::mm::space::{Backing, Space};
+use crate::mm::space::{Backing, Protection, Space};
 use crate::process::group::Program;
 use crate::process::signal::{self, summary};
 use crate::process::usage::Usage;
@@ -389,7 +389,7 @@ fn maps(task: &Subject, text: &mut String) -> Result<(), Errno> {
             "{:08x}-{:08x} {}{}{}{} ",
             area.start,
             area.end,
-            flag(protection.readable(), 'r'),
+            flag(protection.contains(Protection::READ), 'r'),
             flag(protection.writable(), 'w'),
             flag(protection.executable(), 'x'),
             if shared { 's' } else { 'p' },

@@ -11,6 +11,7 @@ use crate::arch::{features, tsc};
 use crate::boot;
 use crate::fs::inode::{FileSystem, VirtualDirectory};
 use crate::fs::limits;
+use crate::fs::pipe;
 use crate::fs::tree::{Entry, Kind, Table};
 use crate::mm::{self, frames};
 use crate::process::names::{self, Name, Names};
@@ -187,6 +188,7 @@ fn table(entries: &'static [Entry<()>], first_number: u64) -> Box<dyn VirtualDir
 }
 
 static SETTINGS: &[Entry<()>] = &[
+    Entry { name: "fs", kind: Kind::Directory(|()| table(FILES, (1 << 8) + 48)) },
     Entry { name: "kernel", kind: Kind::Directory(|()| table(KERNEL, (1 << 8) + 16)) },
     Entry { name: "vm", kind: Kind::Directory(|()| table(MEMORY, (1 << 8) + 32)) },
 ];
@@ -221,3 +223,23 @@ static MEMORY: &[Entry<()>] = &[Entry {
     name: "overcommit_memory",
     kind: Kind::Text(|(), text| put(text, format_args!("1\n"))),
 }];
+
+static FILES: &[Entry<()>] = &[
+    Entry {
+        name: "file-max",
+        kind: Kind::Text(|(), text| put(text, format_args!("{}\n", limits::OPEN_FILES.limit()))),
+    },
+    Entry {
+        name: "file-nr",
+        kind: Kind::Text(|(), text| {
+            let files = &limits::OPEN_FILES;
+            put(text, format_args!("{}\t0\t{}\n", files.used(), files.limit()))
+        }),
+    },
+    Entry {
+        name: "pipe-max-size",
+        kind: Kind::Text(|(), text| {
+            put(text, format_args!("{}\n", pipe::queue::MAX_CAPACITY_BYTES))
+        }),
+    },
+];

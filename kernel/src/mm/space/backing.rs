@@ -34,6 +34,11 @@ pub trait PageSource: Send + Sync {
     /// See [`PageError`].
     fn page(&self, index: u64, access: Access) -> Result<SourcePage, PageError>;
 
+    /// Whether the page at `index` is in memory. Most objects lie there from the start.
+    fn is_present(&self, _index: u64) -> bool {
+        true
+    }
+
     /// The name that `/proc/PID/maps` shows.
     fn name(&self) -> String;
 
@@ -123,6 +128,10 @@ impl PageSource for SharedMemory {
         };
         frames::meta(page).add_reference();
         Ok(SourcePage::Counted(page))
+    }
+
+    fn is_present(&self, index: u64) -> bool {
+        self.pages.lock().contains_key(&index)
     }
 
     fn name(&self) -> String {

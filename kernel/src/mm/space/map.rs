@@ -77,7 +77,7 @@ fn whole_pages(len_bytes: u64) -> Option<u64> {
 }
 
 /// The end of a range of whole pages in the window.
-fn range_end(start: u64, len_bytes: u64) -> Option<u64> {
+pub(super) fn range_end(start: u64, len_bytes: u64) -> Option<u64> {
     let end = start.checked_add(whole_pages(len_bytes)?)?;
     (start.is_multiple_of(PAGE_BYTES) && end <= WINDOW_END).then_some(end)
 }
@@ -132,14 +132,14 @@ impl Space {
     pub fn unmap(&self, start: u64, len_bytes: u64) -> Result<(), Errno> {
         let end = range_end(start, len_bytes).filter(|&end| end > start).ok_or(Errno::EINVAL)?;
         let mut inner = self.inner.lock_patiently();
-        inner.check_count()?;
+        inner.check_split(start, end)?;
         let leftovers = self.clear(&mut inner, start, end)?;
         drop(inner);
         leftovers.release();
         Ok(())
     }
 
-    /// Takes everything out of `start..end`. [`Inner::check_count`] has been asked.
+    /// Takes everything out of `start..end`. [`Inner::check_count`] or [`Inner::check_split`] has been asked.
     fn clear(&self, inner: &mut Inner, start: u64, end: u64) -> Result<Leftovers<'_>, Errno> {
         inner.recent = Recent::default();
         let mut areas = Vec::new();
@@ -393,10 +393,25 @@ impl Inner {
 
     /// Whether another area may be in `start..end`, in place of what is there.
     fn check_room(&self, start: u64, end: u64) -> Result<(), Errno> {
-        self.check_count()?;
+        // In the middle of another it makes two more.
+        if self.check_count().is_err()
+            && (self.areas.len() >= MAX_AREAS || !self.areas.is_free(start, end))
+        {
+            return Err(Errno::ENOMEM);
+        }
         let replaced: u64 = overlap_bytes(&self.areas, start, end);
         let total = self.areas.bytes() - replaced + (end - start);
         if total > self.limits.total_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// Whether there may be a hole in `start..end`: one in the middle of an area makes two of it.
+    fn check_split(&self, start: u64, end: u64) -> Result<(), Errno> {
+        let is_inside = |area: &Area<Backing>| area.start < start && area.end > end;
+        let is_full = self.areas.len() >= MAX_AREAS;
+        if is_full && self.areas.find(start).is_some_and(is_inside) {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(())
     }
 
     /// Whether an area may be split in three.

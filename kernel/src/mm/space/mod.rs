@@ -6,7 +6,7 @@
 //!
 //! - `backing`: what areas show
 //! - `map`: mmap, munmap, mprotect, mremap, brk
-//! - `fault`: page faults, the growing stack, access from the kernel, futexes' keys
+//! - `fault`: page faults, the growing stack, access from the kernel, futexes' keys; `present`: pages that are in memory
 //! - `loaded`: which CPU has which space, TLB shootdowns; `pcids`: what CPUs keep of those they had; `kept`
 //!   checks that
 //! - `memory`: frames for tables and pages
@@ -25,6 +25,7 @@ mod loaded;
 mod map;
 mod memory;
 mod pcids;
+mod present;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -457,7 +457,7 @@ fn pointers() {
     let (input, output) = pipe(0);
     programs::process::write(output, b"data").unwrap();
     type Arguments = fn(u64, u64) -> [u64; 6];
-    let calls: [(&str, i64, Arguments); 14] = [
+    let calls: [(&str, i64, Arguments); 16] = [
         ("read", libc::SYS_read, |fd, at| [fd, at, 64, 0, 0, 0]),
         ("fstat", libc::SYS_fstat, |fd, at| [fd, at, 0, 0, 0, 0]),
         ("uname", libc::SYS_uname, |_, at| [at, 0, 0, 0, 0, 0]),
@@ -472,6 +472,10 @@ fn pointers() {
         ("getresuid", libc::SYS_getresuid, |_, at| [at, at, at, 0, 0, 0]),
         ("sched_getaffinity", libc::SYS_sched_getaffinity, |_, at| [0, 128, at, 0, 0, 0]),
         ("socketpair", libc::SYS_socketpair, |_, at| [1, 1, 0, at, 0, 0]),
+        ("mincore", libc::SYS_mincore, |_, at| {
+            [main as *const () as u64 & !0xfff, 4096, at, 0, 0, 0]
+        }),
+        ("getlk", libc::SYS_fcntl, |fd, at| [fd, libc::F_GETLK as u64, at, 0, 0, 0]),
     ];
     for (name, number, arguments) in calls {
         let mut results: Vec<String> = bad

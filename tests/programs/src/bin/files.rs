@@ -23,6 +23,9 @@ fn main() {
         ("listing", listing),
         ("at", at),
         ("modes", modes),
+        ("set-group", set_group),
+        ("sockets", sockets),
+        ("allocate", allocate),
         ("dot", dot),
         ("names", names),
         ("errors", errors),
@@ -439,6 +442,48 @@ fn modes() {
     say!("umask {:#o}", sys!(SYS_umask, 0o022).unwrap());
     say!("nothing: {}", value(sys!(SYS_chmod, c"none".as_ptr(), 0o600)));
     close(fd);
+    remove(c"f");
+}
+
+/// What is made in a directory with the set-group-ID bit.
+fn set_group() {
+    sys!(SYS_mkdir, c"d".as_ptr(), 0o755).unwrap();
+    sys!(SYS_chmod, c"d".as_ptr(), 0o2755).unwrap();
+    sys!(SYS_mkdir, c"d/e".as_ptr(), 0o700).unwrap();
+    close(opened(c"d/f", RW));
+    say!("{} {} {}", stat(c"d"), stat(c"d/e"), stat(c"d/f"));
+    remove(c"d/f");
+    for name in [c"d/e", c"d"] {
+        sys!(SYS_rmdir, name.as_ptr()).unwrap();
+    }
+}
+
+/// The name of a socket is no way to it.
+fn sockets() {
+    say!("{}", value(sys!(SYS_mknod, c"s".as_ptr(), libc::S_IFSOCK | 0o600, 0)));
+    say!("{} {}", stat(c"s"), value(open(c"s", libc::O_RDWR)));
+    remove(c"s");
+}
+
+fn allocate() {
+    let fd = opened(c"f", RW);
+    let allocate = |fd: i32, mode: i32, at: i64, len: i64| {
+        format!("{} {}", value(sys!(SYS_fallocate, fd, mode, at, len)), stat(c"f"))
+    };
+    say!("{}", allocate(fd, 0, 100, 50));
+    say!("kept: {}", allocate(fd, libc::FALLOC_FL_KEEP_SIZE, 1_000, 50));
+    say!("shorter: {}", allocate(fd, 0, 0, 10));
+    for (at, len) in [(0, 0), (0, -1), (-1, 1), (i64::MAX, 1), (1, i64::MAX)] {
+        say!("{at} {len}: {}", allocate(fd, 0, at, len));
+    }
+    say!("mode: {}", allocate(fd, 1 << 20, 0, 10));
+    let reader = opened(c"f", libc::O_RDONLY);
+    say!("read only: {}", allocate(reader, 0, 0, 10));
+    let (input, output) = programs::process::pipe(0);
+    say!("a pipe: {}", allocate(output, 0, 0, 10));
+    for fd in [fd, reader, input, output] {
+        close(fd);
+    }
     remove(c"f");
 }
 

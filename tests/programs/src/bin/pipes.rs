@@ -25,6 +25,12 @@ fn main() {
         ("poll", poll),
         ("interrupted", interrupted),
         ("many", many),
+        ("sizes", sizes),
+        ("small", small),
+        ("large", large),
+        ("packets", packets),
+        ("mixed", mixed),
+        ("packets-wait", packets_wait),
     ]);
 }
 
@@ -445,4 +451,158 @@ fn many() {
         0
     });
     say!("{status}");
+}
+
+fn set_size(fd: i32, bytes: i64) -> String {
+    value(sys!(SYS_fcntl, fd, libc::F_SETPIPE_SZ, bytes))
+}
+
+fn size(fd: i32) -> String {
+    value(sys!(SYS_fcntl, fd, libc::F_GETPIPE_SZ))
+}
+
+fn sizes() {
+    let (input, output) = pipe(libc::O_NONBLOCK);
+    say!("{} {}", size(input), size(output));
+    for bytes in [0, 1, 4_096, 4_097, 65_536, 65_537, 1 << 20, (1 << 31) + 1, -1] {
+        say!("{bytes}: {} {}", set_size(input, bytes), size(output));
+    }
+    set_size(output, 65_536);
+    check!(write(output, &pattern(30_000)) == Ok(30_000), "write");
+    say!("too small: {} {}", set_size(output, 4_096 * 4), size(output));
+    say!("just so: {}", set_size(output, 4_096 * 8));
+    say!("as it was: {}", text(read(input, 30_001)).len() > 1);
+    close(input);
+    close(output);
+    sys!(SYS_mknod, c"fifo".as_ptr(), libc::S_IFIFO | 0o600, 0).unwrap();
+    let both = sys!(SYS_open, c"fifo".as_ptr(), libc::O_RDWR).unwrap() as i32;
+    say!("a named one: {} {}", set_size(both, 8_192), size(both));
+    close(both);
+    let both = sys!(SYS_open, c"fifo".as_ptr(), libc::O_RDWR).unwrap() as i32;
+    say!("opened anew: {}", size(both));
+    close(both);
+    let file = sys!(SYS_open, c"/dev/null".as_ptr(), libc::O_RDWR).unwrap() as i32;
+    say!("no pipe: {} {}", set_size(file, 8_192), size(file));
+    close(file);
+    std::fs::remove_file("fifo").unwrap();
+}
+
+/// A pipe of one page.
+fn small() {
+    let (input, output) = pipe(0);
+    set_size(output, 4_096);
+    let data = pattern(100_001);
+    let child = spawn(|| {
+        close(input);
+        i32::from(write(output, &data) != Ok(data.len() as u64))
+    });
+    close(output);
+    let mut all = Vec::new();
+    loop {
+        let bytes = read(input, 1_000).unwrap();
+        if bytes.is_empty() {
+            break;
+        }
+        all.extend(bytes);
+    }
+    say!("{}, same: {}", wait(child), all == data);
+    close(input);
+    let (input, output) = pipe(libc::O_NONBLOCK);
+    set_size(output, 4_096);
+    say!("{} {}", value(write(output, &[1; 4_000])), value(write(output, &[1; 97])));
+    say!("{} {}", value(write(output, &[1; 96])), events(output, libc::POLLOUT, 0));
+    say!("{} {}", read(input, 10_000).unwrap().len(), events(output, libc::POLLOUT, 0));
+    close(input);
+    close(output);
+}
+
+/// A pipe of 256 pages, and back while something is in it.
+fn large() {
+    let (input, output) = pipe(libc::O_NONBLOCK);
+    check!(write(output, &pattern(50_000)[..10_000]) == Ok(10_000), "write");
+    set_size(output, 1 << 20);
+    let data = pattern(900_000);
+    say!("{}", value(write(output, &data)));
+    let waiting = |fd| {
+        let mut bytes = 0;
+        sys!(SYS_ioctl, fd, libc::FIONREAD, &mut bytes).map(|_| bytes)
+    };
+    say!("{:?}", waiting(input));
+    let first = read(input, 10_000).unwrap();
+    say!("{} {}", first == pattern(50_000)[..10_000], set_size(input, 65_536));
+    let mut all = Vec::new();
+    while let Ok(bytes) = read(input, 70_001) {
+        all.extend(bytes);
+    }
+    say!("same: {}, {}", all == data, set_size(input, 65_536));
+    say!(
+        "{} {}",
+        value(write(output, &vec![5; 2 * CAPACITY])),
+        read(input, 1 << 20).unwrap().len()
+    );
+    close(input);
+    close(output);
+}
+
+fn packets() {
+    let (input, output) = pipe(libc::O_DIRECT | libc::O_NONBLOCK);
+    let direct = |fd| sys!(SYS_fcntl, fd, libc::F_GETFL).unwrap() as i32 & libc::O_DIRECT != 0;
+    say!("{} {}", direct(input), direct(output));
+    say!("{} {}", value(write(output, b"first")), value(write(output, b"second")));
+    say!("{} {}", text(read(input, 100)), text(read(input, 3)));
+    say!("{} {}", text(read(input, 100)), value(write(output, b"")));
+    say!("{}", text(read(input, 100)));
+    say!("{}", value(write(output, &pattern(10_000))));
+    let sizes: Vec<usize> = (0..3).map(|_| read(input, 20_000).unwrap().len()).collect();
+    say!("{sizes:?} {}", text(read(input, 1)));
+    let count = (0..).take_while(|_| write(output, b"x").is_ok()).count();
+    say!("{count} of one byte: {}", events(output, libc::POLLOUT, 0));
+    say!("{} {}", read(input, 0).unwrap().len(), read(input, 10).unwrap().len());
+    say!("{}", events(output, libc::POLLOUT, 0));
+    close(output);
+    let left = (0..).take_while(|_| !read(input, 10).unwrap().is_empty()).count();
+    say!("{left} left");
+    close(input);
+}
+
+/// Packets, and a stream behind them. (Linux adds packets to a stream before them, which pipe(2) does not say.)
+fn mixed() {
+    let (input, output) = pipe(0);
+    let direct = |on: bool| {
+        let flags = if on { libc::O_DIRECT } else { 0 };
+        say!("{}", value(sys!(SYS_fcntl, output, libc::F_SETFL, flags)));
+    };
+    direct(true);
+    write(output, b"packet").unwrap();
+    write(output, b"another").unwrap();
+    direct(false);
+    write(output, b"and a ").unwrap();
+    write(output, b"stream").unwrap();
+    for len in [3, 100, 5, 100] {
+        say!("{}", text(read(input, len)));
+    }
+    write(output, b"as ever").unwrap();
+    say!("{}", text(read(input, 100)));
+    close(input);
+    close(output);
+}
+
+fn packets_wait() {
+    let (input, output) = pipe(libc::O_DIRECT);
+    let child = spawn(|| {
+        close(input);
+        for round in 0..200u32 {
+            let len = 1 + round as usize * 37 % 4_096;
+            check!(write(output, &vec![round as u8; len]) == Ok(len as u64), "a short write");
+        }
+        0
+    });
+    close(output);
+    let mut good = 0;
+    for round in 0..200u32 {
+        let len = 1 + round as usize * 37 % 4_096;
+        good += i32::from(read(input, 5_000).unwrap() == vec![round as u8; len]);
+    }
+    say!("{good} {} {}", read(input, 1).unwrap().len(), wait(child));
+    close(input);
 }
