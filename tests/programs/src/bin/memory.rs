@@ -24,6 +24,7 @@ fn main() {
         ("both-ways", both_ways),
         ("shared", shared),
         ("shared-late", shared_late),
+        ("by-name", shared_by_name),
         ("protected-copy", protected_copy),
         ("unmapped-copy", unmapped_copy),
         ("file", file),
@@ -424,6 +425,45 @@ fn shared_late() {
     }
     say!("{}", (0..1_200).filter(|&number| peek(page(base, number)) == 77).count());
     unmap(base, 1_200 * PAGE);
+}
+
+/// Two processes open the same shared memory by its name, and wake each other through it.
+fn shared_by_name() {
+    let name = std::ffi::CString::new(format!("/orrery-{}", programs::process::id())).unwrap();
+    let open = |flags| {
+        // SAFETY: a string that ends with a NUL.
+        let fd = unsafe { libc::shm_open(name.as_ptr(), libc::O_RDWR | flags, 0o600) };
+        check!(fd >= 0, "{:?}", Errno::last());
+        if flags != 0 {
+            sys!(SYS_ftruncate, fd, PAGE).unwrap();
+        }
+        let base = sys!(SYS_mmap, 0, PAGE, RW, libc::MAP_SHARED, fd, 0).unwrap() as *mut u8;
+        close(fd);
+        base
+    };
+    let mine = open(libc::O_CREAT | libc::O_EXCL);
+    let status = ending(|| {
+        let its = open(0);
+        // SAFETY: zeroes at first, in memory that both map and that lasts.
+        let semaphore = unsafe { &mut *its.cast::<libc::sem_t>() };
+        // SAFETY: as above; it is shared.
+        unsafe { libc::sem_init(semaphore, 1, 0) };
+        let waker = spawn(move || {
+            let its = open(0);
+            poke(its.wrapping_add(100), 7);
+            // SAFETY: initialised before the waker began.
+            unsafe { libc::sem_post(its.cast()) }
+        });
+        // SAFETY: initialised above.
+        let waited = unsafe { libc::sem_wait(semaphore) };
+        say!("waited {waited}, {}", wait(waker));
+        0
+    });
+    say!("{status}, {}", peek(mine.wrapping_add(100)));
+    // SAFETY: as above.
+    let unlinked = || unsafe { libc::shm_unlink(name.as_ptr()) };
+    say!("unlinked {}, again {}", unlinked(), unlinked());
+    unmap(mine, PAGE);
 }
 
 /// Protection changed on one side of a fork.
