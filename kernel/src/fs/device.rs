@@ -54,6 +54,10 @@ impl File for Null {
     fn has_positions(&self) -> bool {
         true
     }
+
+    fn has_one_position(&self) -> bool {
+        true
+    }
 }
 
 /// Zeroes without end.
@@ -77,6 +81,10 @@ impl File for Zero {
     fn has_positions(&self) -> bool {
         true
     }
+
+    fn has_one_position(&self) -> bool {
+        true
+    }
 }
 
 /// Zeroes without end, and no room.
@@ -92,6 +100,10 @@ impl File for Full {
     }
 
     fn has_positions(&self) -> bool {
+        true
+    }
+
+    fn has_one_position(&self) -> bool {
         true
     }
 }
@@ -116,6 +128,10 @@ impl File for Random {
     }
 
     fn has_positions(&self) -> bool {
+        true
+    }
+
+    fn has_one_position(&self) -> bool {
         true
     }
 }

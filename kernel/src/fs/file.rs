@@ -73,6 +73,11 @@ pub trait File: Send + Sync {
         false
     }
 
+    /// Whether it is the same at every position, so that seeking always leads to 0 (Linux: `null_lseek`).
+    fn has_one_position(&self) -> bool {
+        false
+    }
+
     /// What poll(2) would say. Does not sleep.
     fn readiness(&self) -> u32 {
         ALWAYS_READY
@@ -342,6 +347,10 @@ impl OpenFile {
             return Err(Errno::ESPIPE);
         }
         let mut position = self.position.lock();
+        if self.file().has_one_position() {
+            *position = 0;
+            return Ok(0);
+        }
         let base = match whence {
             SEEK_SET => 0,
             SEEK_CUR => *position,

@@ -540,6 +540,9 @@ fn devices() {
             "{name:?} {what} read {got:?} write {}",
             value(write(fd, b"abc")).replace("ENOSPC", "full")
         );
+        // Each is the same everywhere: whatever is sought, it is at its beginning.
+        let seek = |offset: i64, whence: i32| value(sys!(SYS_lseek, fd, offset, whence));
+        say!("seek {} {} {}", seek(-5, 0), seek(100, 0), seek(7, 1));
         close(fd);
     }
     let fd = opened(c"/dev/zero", libc::O_RDWR);
