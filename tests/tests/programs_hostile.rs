@@ -126,8 +126,10 @@ fn torture_with_modelled_pcids() {
 /// Where memory is short, programs die and the kernel does not.
 #[test]
 fn torture_with_little_memory() {
-    let outcome =
-        guest().memory("64M").program("torture", &["fork-bomb", "copy-storm", "exec-storm"]).run();
+    let outcome = guest()
+        .memory("64M")
+        .program("torture", &["fork-bomb", "copy-storm", "exec-storm", "area-storm"])
+        .run();
     left_nothing(&outcome);
     assert!(outcome.trace.panics().is_empty(), "{}", outcome.story());
 }

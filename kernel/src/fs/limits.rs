@@ -23,6 +23,8 @@ pub static NAMES: Counter = Counter::new(2);
 pub static OPEN_FILES: Counter = Counter::new(2);
 /// Pages of files. The limit is half of the memory, as for Linux's tmpfs.
 pub static FILE_PAGES: Counter = Counter::new(2);
+/// Pages of text that is read, as of `/proc`.
+pub static TEXT_PAGES: Counter = Counter::new(16);
 /// Pages of pipes.
 pub static PIPE_PAGES: Counter = Counter::new(4);
 

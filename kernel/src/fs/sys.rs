@@ -1,7 +1,6 @@
 //! `/sys`: which CPUs there are, and the file by which programs write events of their own.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt::Write;
 
@@ -10,6 +9,7 @@ use orrery_core::errno::Errno;
 use super::file::{File, Transfer};
 use super::inode::{FileSystem, Inode, Node, Parent, VirtualDirectory, VirtualFile};
 use super::io::{IoFrom, IoTo};
+use super::text::Text;
 use super::tree::{Entry, Kind, Table};
 use crate::sched::cpu;
 use crate::trace::{MAX_MARK_BYTES, events};
@@ -63,7 +63,7 @@ static TRACING: &[Entry<()>] = &[Entry {
 }];
 
 /// CPUs are numbered from 0, and none ever goes.
-fn cpu_list(text: &mut String) -> Result<(), Errno> {
+fn cpu_list(text: &mut Text) -> Result<(), Errno> {
     match cpu::each().last() {
         Some(last @ 1..) => writeln!(text, "0-{last}"),
         _ => writeln!(text, "0"),
@@ -71,8 +71,8 @@ fn cpu_list(text: &mut String) -> Result<(), Errno> {
     .map_err(|_| Errno::ENOMEM)
 }
 
-fn clock_source(text: &mut String) -> Result<(), Errno> {
-    text.push_str("tsc\n");
+fn clock_source(text: &mut Text) -> Result<(), Errno> {
+    text.push_bytes(b"tsc\n");
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! Directories that are made on demand from a table of entries.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -12,7 +11,7 @@ use super::directory::FIRST_POSITION;
 use super::inode::{
     FileSystem, Inode, Listed, Node, Parent, Target, VirtualDirectory, VirtualLink,
 };
-use super::text::Text;
+use super::text::{Text, TextFile};
 
 /// What a directory of type `S` has under a name; `S` is what the directory is about.
 pub struct Entry<S: 'static> {
@@ -25,7 +24,7 @@ pub struct Entry<S: 'static> {
 /// What an entry is.
 pub enum Kind<S: 'static> {
     /// A file of text.
-    Text(fn(&S, &mut String) -> Result<(), Errno>),
+    Text(fn(&S, &mut Text) -> Result<(), Errno>),
     /// A link.
     Link(fn(&S) -> Result<Destination, Errno>),
     /// A directory.
@@ -91,7 +90,7 @@ impl<S: Clone + Send + Sync + 'static> Table<S> {
         let subject = self.subject.clone();
         let (node, permissions) = match &entry.kind {
             &Kind::Text(write) => {
-                (Node::VirtualFile(Text::new(move |text| write(&subject, text))), 0o444)
+                (Node::VirtualFile(TextFile::new(move |text| write(&subject, text))), 0o444)
             }
             &Kind::Link(lead) => (Node::VirtualLink(Box::new(Link(move || lead(&subject)))), 0o777),
             Kind::Directory(make) => (Node::VirtualDirectory(make(&subject)), 0o555),

@@ -32,9 +32,9 @@ pub const fn name(text: &[u8]) -> Name {
     name
 }
 
-/// The characters of a name.
-pub fn characters(name: &Name) -> impl Iterator<Item = char> {
-    name.iter().take_while(|&&byte| byte != 0).map(|byte| char::from(byte.cast_unsigned()))
+/// The bytes of a name, without the zeros.
+pub fn bytes(name: &Name) -> impl Iterator<Item = u8> {
+    name.iter().map(|byte| byte.cast_unsigned()).take_while(|&byte| byte != 0)
 }
 
 /// The names now.

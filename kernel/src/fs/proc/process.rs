@@ -19,6 +19,7 @@ use super::{NUMBERS_PER_TASK, namespace, number};
 use crate::fs::directory::FIRST_POSITION;
 use crate::fs::inode::{FileSystem, Inode, Listed, Node, Parent, VirtualDirectory};
 use crate::fs::page::PAGE_BYTES;
+use crate::fs::text::Text;
 use crate::fs::tree::{Destination, Entry, Kind, Link, Table};
 use crate::mm::space::{Backing, Protection, Space};
 use crate::process::group::Program;
@@ -213,19 +214,19 @@ fn kernel_usage(task: &Task) -> Usage {
     Usage { time, ..Usage::default() }
 }
 
-fn process_stat(task: &Subject, text: &mut String) -> Result<(), Errno> {
+fn process_stat(task: &Subject, text: &mut Text) -> Result<(), Errno> {
     let relations = relations(task);
     let usage = relations.usage;
     stat(task, relations, usage, text)
 }
 
-fn thread_stat(task: &Subject, text: &mut String) -> Result<(), Errno> {
+fn thread_stat(task: &Subject, text: &mut Text) -> Result<(), Errno> {
     let usage = thread_of(task).map_or_else(|| kernel_usage(task), |thread| thread.usage(task));
     stat(task, relations(task), usage, text)
 }
 
 /// One line of numbers. Those that are not kept are 0.
-fn stat(task: &Task, its: Relations, usage: Usage, text: &mut String) -> Result<(), Errno> {
+fn stat(task: &Task, its: Relations, usage: Usage, text: &mut Text) -> Result<(), Errno> {
     alive(task)?;
     let nice = i32::from(task.nice().get());
     let (priority, rt_priority, policy) = match task.policy() {
@@ -272,7 +273,7 @@ fn stat(task: &Task, its: Relations, usage: Usage, text: &mut String) -> Result<
     Ok(())
 }
 
-fn status(task: &Subject, text: &mut String) -> Result<(), Errno> {
+fn status(task: &Subject, text: &mut Text) -> Result<(), Errno> {
     alive(task)?;
     let its = relations(task);
     let (letter, word) = state(task);
@@ -325,7 +326,7 @@ fn status(task: &Subject, text: &mut String) -> Result<(), Errno> {
     Ok(())
 }
 
-fn statm(task: &Subject, text: &mut String) -> Result<(), Errno> {
+fn statm(task: &Subject, text: &mut Text) -> Result<(), Errno> {
     alive(task)?;
     let (size, resident) =
         space(task).map_or((0, 0), |space| (space.mapped_pages(), space.resident_pages()));
@@ -339,21 +340,21 @@ fn program(task: &Task) -> Result<Arc<Program>, Errno> {
     thread(task)?.process.program.lock().clone().ok_or(Errno::ENOENT)
 }
 
-fn command_line(task: &Subject, text: &mut String) -> Result<(), Errno> {
+fn command_line(task: &Subject, text: &mut Text) -> Result<(), Errno> {
     alive(task)?;
     if let Ok(program) = program(task) {
-        text.push_str(&String::from_utf8_lossy(&program.command_line));
+        text.push_bytes(&program.command_line);
     }
     Ok(())
 }
 
-fn comm(task: &Subject, text: &mut String) -> Result<(), Errno> {
+fn comm(task: &Subject, text: &mut Text) -> Result<(), Errno> {
     alive(task)?;
     let _ = writeln!(text, "{}", name(task));
     Ok(())
 }
 
-fn schedstat(task: &Subject, text: &mut String) -> Result<(), Errno> {
+fn schedstat(task: &Subject, text: &mut Text) -> Result<(), Errno> {
     alive(task)?;
     let info = task.sched_info();
     let nanos = time::to_nanos;
@@ -376,14 +377,14 @@ fn root_directory(task: &Subject) -> Result<Destination, Errno> {
     Ok(Destination::Inode(fs.root()))
 }
 
-fn maps(task: &Subject, text: &mut String) -> Result<(), Errno> {
+fn maps(task: &Subject, text: &mut Text) -> Result<(), Errno> {
     let Some(space) = space(task) else { return Ok(()) };
     let areas = space.areas();
     for area in areas.iter() {
         let flag = |has: bool, letter: char| if has { letter } else { '-' };
         let protection = area.protection;
         let shared = matches!(area.backing, Backing::Shared(..));
-        let start = text.len();
+        let start = text.len_bytes();
         let _ = write!(
             text,
             "{:08x}-{:08x} {}{}{}{} ",
@@ -400,7 +401,7 @@ fn maps(task: &Subject, text: &mut String) -> Result<(), Errno> {
                 object.name()
             }
             None => {
-                text.push_str("00000000 00:00 0 ");
+                text.push_bytes(b"00000000 00:00 0 ");
                 let is = |flags| area.flags.contains(flags);
                 let name = match () {
                     () if is(AreaFlags::STACK) => "[stack]",
@@ -412,8 +413,8 @@ fn maps(task: &Subject, text: &mut String) -> Result<(), Errno> {
         };
         if !name.is_empty() {
             // Where Linux has the names.
-            while text.len() - start < 73 {
-                text.push(' ');
+            for _ in text.len_bytes() - start..73 {
+                text.push_bytes(b" ");
             }
         }
         let _ = writeln!(text, "{name}");

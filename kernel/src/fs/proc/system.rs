@@ -1,7 +1,6 @@
 //! The files of `/proc` that are about the system.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use core::fmt::Write;
 
 use orrery_core::errno::Errno;
@@ -12,6 +11,7 @@ use crate::boot;
 use crate::fs::inode::{FileSystem, VirtualDirectory};
 use crate::fs::limits;
 use crate::fs::pipe;
+use crate::fs::text::Text;
 use crate::fs::tree::{Entry, Kind, Table};
 use crate::mm::{self, frames};
 use crate::process::names::{self, Name, Names};
@@ -28,24 +28,24 @@ pub const VERSION: &str = concat!("Orrery ", env!("CARGO_PKG_VERSION"));
 type Result = core::result::Result<(), Errno>;
 
 /// Writing into a string cannot fail.
-fn put(text: &mut String, arguments: core::fmt::Arguments<'_>) -> Result {
+fn put(text: &mut Text, arguments: core::fmt::Arguments<'_>) -> Result {
     text.write_fmt(arguments).map_err(|_| Errno::ENOMEM)
 }
 
-pub(super) fn version(text: &mut String) -> Result {
+pub(super) fn version(text: &mut Text) -> Result {
     put(text, format_args!("Linux version {RELEASE} ({VERSION}) #1 SMP\n"))
 }
 
-pub(super) fn command_line(text: &mut String) -> Result {
+pub(super) fn command_line(text: &mut Text) -> Result {
     put(text, format_args!("{}\n", boot::command_line()))
 }
 
-pub(super) fn filesystems(text: &mut String) -> Result {
+pub(super) fn filesystems(text: &mut Text) -> Result {
     put(text, format_args!("nodev\ttmpfs\nnodev\tproc\nnodev\tsysfs\nnodev\ttracefs\n"))
 }
 
 /// The file systems, as mount(8) says them.
-pub(super) fn mounts(text: &mut String) -> Result {
+pub(super) fn mounts(text: &mut Text) -> Result {
     put(
         text,
         format_args!("root / tmpfs rw 0 0\nproc /proc proc rw 0 0\nsysfs /sys sysfs rw 0 0\n"),
@@ -62,20 +62,20 @@ fn idle_nanos() -> u64 {
     cpu::each().map(|cpu| time::to_nanos(CPUS.of(cpu).idle_ticks())).sum()
 }
 
-pub(super) fn uptime(text: &mut String) -> Result {
+pub(super) fn uptime(text: &mut Text) -> Result {
     let (up, up_parts) = seconds(time::monotonic_nanos());
     let (idle, idle_parts) = seconds(idle_nanos());
     put(text, format_args!("{up}.{up_parts:02} {idle}.{idle_parts:02}\n"))
 }
 
 /// Averages are not kept.
-pub(super) fn loadavg(text: &mut String) -> Result {
+pub(super) fn loadavg(text: &mut Text) -> Result {
     let running = registry::snapshot().iter().filter(|task| task.state.is_runnable()).count();
     let (tasks, last) = (registry::count(), super::own_number());
     put(text, format_args!("0.00 0.00 0.00 {running}/{tasks} {last}\n"))
 }
 
-pub(super) fn meminfo(text: &mut String) -> Result {
+pub(super) fn meminfo(text: &mut Text) -> Result {
     let usage = mm::usage();
     let memory = frames::stats();
     let kib = |frames: u64| frames * 4;
@@ -103,7 +103,7 @@ pub(super) fn meminfo(text: &mut String) -> Result {
     Ok(())
 }
 
-pub(super) fn cpuinfo(text: &mut String) -> Result {
+pub(super) fn cpuinfo(text: &mut Text) -> Result {
     let identity = features::identity();
     let mhz = tsc::hz() / 1_000;
     for cpu in cpu::each() {
@@ -144,14 +144,14 @@ impl CpuTimes {
         Self { user, system: busy - user, idle }
     }
 
-    fn put(&self, text: &mut String, name: core::fmt::Arguments<'_>) -> Result {
+    fn put(&self, text: &mut Text, name: core::fmt::Arguments<'_>) -> Result {
         let ticks = |nanos: u64| nanos / (1_000_000_000 / CLOCK_HZ);
         let [user, system, idle] = [self.user, self.system, self.idle].map(ticks);
         put(text, format_args!("{name} {user} 0 {system} {idle} 0 0 0 0 0 0\n"))
     }
 }
 
-pub(super) fn stat(text: &mut String) -> Result {
+pub(super) fn stat(text: &mut Text) -> Result {
     let up = time::monotonic_nanos();
     let mut all = CpuTimes::default();
     for cpu in cpu::each() {
@@ -212,9 +212,10 @@ static KERNEL: &[Entry<()>] = &[
     Entry { name: "version", kind: Kind::Text(|(), text| put(text, format_args!("{VERSION}\n"))) },
 ];
 
-fn machine_name(text: &mut String, choose: fn(Names) -> Name) -> Result {
-    text.extend(names::characters(&choose(names::get())));
-    text.push('\n');
+fn machine_name(text: &mut Text, choose: fn(Names) -> Name) -> Result {
+    for byte in names::bytes(&choose(names::get())).chain([b'\n']) {
+        text.push_bytes(&[byte]);
+    }
     Ok(())
 }
 

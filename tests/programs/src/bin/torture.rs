@@ -33,6 +33,7 @@ fn main() {
         ("thread-storm", thread_storm),
         ("pipe-storm", pipe_storm),
         ("policy-storm", policy_storm),
+        ("area-storm", area_storm),
     ]);
 }
 
@@ -611,4 +612,86 @@ fn change_scheduling(tid: u32, random: &mut Random) {
         3 => sys!(SYS_setpriority, libc::PRIO_PROCESS, tid, random.below(20)),
         _ => sys!(SYS_sched_setaffinity, tid, 8, &(1u64 << random.below(4) | 1)),
     };
+}
+
+/// Bytes of memory that the machine has, and that are free.
+fn memory_of_machine() -> (u64, u64) {
+    // SAFETY: all zeroes is a sysinfo.
+    let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
+    sys!(SYS_sysinfo, &mut info).unwrap();
+    let unit = u64::from(info.mem_unit);
+    (info.totalram * unit, info.freeram * unit)
+}
+
+/// A process that takes nearly all memory of a small machine, and keeps it until it is killed.
+fn hog_of_small_machine() -> i32 {
+    const SMALL: u64 = 256 << 20;
+    let hog = spawn(|| {
+        let (total, free) = memory_of_machine();
+        if total <= SMALL {
+            let left = total / 32;
+            for number in 0.. {
+                let count = (free.saturating_sub(left) / PAGE as u64) as usize;
+                if number == count || memory_of_machine().1 <= left {
+                    break;
+                }
+                poke(pages(1), 1);
+            }
+        }
+        pause_ms(1_000_000);
+        0
+    });
+    pause_ms(if memory_of_machine().0 <= SMALL { 300 } else { 1 });
+    hog
+}
+
+/// Processes with thousands of areas, all of which are read from `/proc` while memory is short.
+fn area_storm() {
+    const AREAS: usize = 20_000;
+    let (ready, go) = (counter(), counter());
+    let children: Vec<i32> = (0..3)
+        .map(|_| {
+            spawn(|| {
+                let base = pages(AREAS);
+                for number in (0..AREAS).step_by(2) {
+                    let at = page(base, number);
+                    sys!(SYS_mprotect, at, PAGE, libc::PROT_READ).unwrap();
+                }
+                ready.fetch_add(1, Ordering::Relaxed);
+                while go.load(Ordering::Relaxed) == 0 {
+                    pause_ms(1);
+                }
+                match lines_of(c"/proc/self/maps") {
+                    Ok(lines) => check!(lines >= AREAS, "{lines} areas"),
+                    // For which there is no memory.
+                    Err(why) => check!(why.0 == libc::ENOMEM, "{why}"),
+                }
+                0
+            })
+        })
+        .collect();
+    while ready.load(Ordering::Relaxed) < 3 {
+        pause_ms(1);
+    }
+    let hog = hog_of_small_machine();
+    go.store(1, Ordering::Relaxed);
+    let well = children.into_iter().filter(|&child| wait(child).exited_with(0)).count();
+    kill(hog, libc::SIGKILL).unwrap();
+    wait(hog);
+    verdict("all told", well == 3);
+}
+
+/// How many lines a file has.
+fn lines_of(path: &std::ffi::CStr) -> Result<usize, Errno> {
+    use programs::process::{close, read};
+    let fd = sys!(SYS_open, path.as_ptr(), libc::O_RDONLY)? as i32;
+    let mut lines = 0;
+    loop {
+        let bytes = read(fd, 8_192).inspect_err(|_| close(fd))?;
+        if bytes.is_empty() {
+            close(fd);
+            return Ok(lines);
+        }
+        lines += bytes.iter().filter(|&&byte| byte == b'\n').count();
+    }
 }
