@@ -313,6 +313,15 @@ pub fn fadvise(args: &Args) -> SysResult {
     if args[3] as u32 > abi::POSIX_FADV_NOREUSE { Err(Errno::EINVAL) } else { Ok(0) }
 }
 
+/// readahead(2): all is there already.
+pub fn readahead(args: &Args) -> SysResult {
+    let file = usable_file(args[0])?;
+    if !file.is_readable() {
+        return Err(Errno::EBADF);
+    }
+    if matches!(file.inode().node, Node::Regular(_)) { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
 /// ftruncate(2).
 pub fn ftruncate(args: &Args) -> SysResult {
     let size_bytes = offset(args[1])?;

@@ -90,6 +90,7 @@ pub(super) fn handler(number: u64) -> Handler {
         __NR_fsync | __NR_fdatasync | __NR_syncfs => io::fsync,
         __NR_sync => io::sync,
         __NR_fadvise64 => io::fadvise,
+        __NR_readahead => io::readahead,
         __NR_ftruncate => io::ftruncate,
         __NR_fallocate => io::fallocate,
 

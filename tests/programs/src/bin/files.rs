@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use programs::process::{close, ending, read, spawn, wait, write};
+use programs::process::{close, ending, pipe, read, spawn, wait, write};
 use programs::sys::value;
 use programs::{check, memory, say, sys};
 
@@ -26,6 +26,7 @@ fn main() {
         ("set-group", set_group),
         ("sockets", sockets),
         ("allocate", allocate),
+        ("read-ahead", read_ahead),
         ("dot", dot),
         ("names", names),
         ("errors", errors),
@@ -484,6 +485,28 @@ fn allocate() {
     for fd in [fd, reader, input, output] {
         close(fd);
     }
+    remove(c"f");
+}
+
+/// Advice about what will be read is taken of a file that can be read.
+fn read_ahead() {
+    let fd = opened(c"f", RW);
+    let advise = |fd: i32, advice: i32| value(sys!(SYS_fadvise64, fd, 0, 4_096, advice));
+    say!("{} {}", value(sys!(SYS_readahead, fd, 0, 4_096)), advise(fd, libc::POSIX_FADV_WILLNEED));
+    say!("unknown: {}", advise(fd, 99));
+    close(fd);
+    let fd = opened(c"f", libc::O_WRONLY);
+    say!("to write: {}", value(sys!(SYS_readahead, fd, 0, 4_096)));
+    close(fd);
+    let (input, output) = pipe(0);
+    say!(
+        "a pipe: {} {}",
+        value(sys!(SYS_readahead, input, 0, 1)),
+        advise(input, libc::POSIX_FADV_NORMAL)
+    );
+    close(input);
+    close(output);
+    say!("not open: {} {}", value(sys!(SYS_readahead, -1, 0, 1)), advise(-1, 0));
     remove(c"f");
 }
 
