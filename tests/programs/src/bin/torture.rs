@@ -428,6 +428,29 @@ fn exec_races() {
         });
         check!(status.exited_with(7) || status.exited_with(6), "{status}");
     }
+    // Against threads that are made meanwhile.
+    for round in 0..scaled(15) {
+        let status = ending(|| {
+            for _ in 0..3 {
+                thread::spawn(|| {
+                    for _ in 0..100 {
+                        let idle = || {
+                            loop {
+                                thread::park();
+                            }
+                        };
+                        let _ = thread::Builder::new().stack_size(16 << 10).spawn(idle);
+                    }
+                });
+            }
+            for _ in 0..round * 3 {
+                thread::yield_now();
+            }
+            execute(&[std::ptr::null()]);
+            9
+        });
+        check!(status.exited_with(7), "{status}");
+    }
     say!("one winner each");
 }
 
