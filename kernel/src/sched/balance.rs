@@ -138,6 +138,10 @@ pub(super) fn reason_to_leave() -> Switch {
     if is_idle_task || allowed.contains(me) || allowed.is_empty() {
         return Switch::Preempt;
     }
+    if !this.departing.load(Ordering::Relaxed).is_null() {
+        // Interrupts have been off since another left, which is still to be sent: this one goes after it.
+        return Switch::Preempt;
+    }
     this.departing.store(core::ptr::from_ref(task).cast_mut(), Ordering::Relaxed);
     // The task cannot send itself while its registers are unsaved. An interrupt to this CPU can:
     // it comes when the switch is done and interrupts are on again.
