@@ -5,7 +5,7 @@
 //! it: closing a file may wake others.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 use orrery_core::errno::Errno;
 use orrery_core::fs::fd_table::{FdTable, OnExec};
@@ -82,6 +82,8 @@ impl Files {
         if Arc::strong_count(self) > 1 {
             return None;
         }
+        // Whoever had it as well may have changed it before letting go.
+        fence(Ordering::Acquire);
         // SAFETY: whoever changes the table has it as a thread's; the one thread that has it is running, and does
         // not (caller). Others may come to read.
         let table = unsafe { &*self.table.data_ptr() };

@@ -12,7 +12,7 @@ use orrery_core::errno::Errno;
 use orrery_core::sched::cpu_time::Told;
 use orrery_core::sched::{Nice, Policy};
 
-use super::group::{Process, State};
+use super::group::Process;
 use super::limits::INFINITY;
 use super::signal::{Inheritance, SpaceUse};
 use super::thread::{self, Thread, VforkDone, program_part};
@@ -371,7 +371,9 @@ fn join_family(
     if request.has(THREAD) {
         let family = process.family.get_mut(&mut tree);
         family.add_thread(task);
-        let is_ending = family.state != State::Running || process.handover.lock().is_some();
+        // Whoever has doomed the others by now, at the end of the process or for an `execve`, has not seen this one.
+        // The leader is spared where another thread's program goes on in it.
+        let is_ending = parent.is_doomed() || process.handover.lock().is_some();
         if is_ending {
             thread.is_doomed.store(true, Ordering::SeqCst);
         }

@@ -27,10 +27,11 @@ pub fn begin_group_exit(process: &Process, status: Status) {
     begin_group_exit_in(process, status, &mut tree::lock());
 }
 
-/// [`begin_group_exit`] for a caller that has the tree's lock.
+/// [`begin_group_exit`] for a caller that has the tree's lock. A process that is still being made has no threads to doom,
+/// and goes on.
 pub fn begin_group_exit_in(process: &Process, status: Status, tree: &mut Tree) {
     let family = process.family.get_mut(tree);
-    if family.state == State::Running {
+    if family.state == State::Running && family.is_made() {
         family.state = State::Exiting(status);
         thread::doom(process, tree, |_| false);
         process.threads_changed.wake_all();

@@ -213,6 +213,12 @@ impl Process {
 }
 
 impl Family {
+    /// Whether the process is made. Until it has its first thread, and a parent, it is merely found by its number, which
+    /// nobody can have learnt yet: for others it is not there.
+    pub fn is_made(&self) -> bool {
+        self.pid != 0
+    }
+
     /// A thread joins.
     pub(super) fn add_thread(&mut self, task: &Arc<Task>) {
         if let Some(thread) = super::thread_of(task) {

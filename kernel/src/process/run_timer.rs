@@ -149,10 +149,11 @@ pub(super) fn look(thread: &Thread) {
 #[cold]
 fn look_at_all(thread: &Thread, program: &ProgramPart) {
     let process = &thread.process;
-    let limit = process.limits.lock().get(abi::RLIMIT_CPU).filter(|it| it.soft != INFINITY);
     let mut expired = [None; Clock::ALL.len()];
-    let time = {
+    let (time, limit) = {
         let mut tree = tree::lock();
+        // Under the lock, under which whoever sets a limit afterwards has it watched.
+        let limit = process.limits.lock().get(abi::RLIMIT_CPU).filter(|it| it.soft != INFINITY);
         let time = process.cpu_time(&mut tree);
         let family = process.family.get_mut(&mut tree);
         for (clock, expired) in Clock::ALL.into_iter().zip(&mut expired) {
@@ -164,7 +165,7 @@ fn look_at_all(thread: &Thread, program: &ProgramPart) {
         let are_set = family.run_timers.as_ref().is_some_and(|timers| timers.are_set());
         family.is_run_time_watched = are_set || limit.is_some();
         program.has_run_timer.store(family.is_run_time_watched, Ordering::Relaxed);
-        time
+        (time, limit)
     };
     let seconds = to_nanos(time.total_ticks()) / NANOS_PER_SECOND;
     let by_limit = limit.and_then(|limit| {
@@ -174,7 +175,10 @@ fn look_at_all(thread: &Thread, program: &ProgramPart) {
         (seconds >= limit.soft).then(|| {
             // Once more a second later, as on Linux.
             let next = Limit { soft: limit.soft.saturating_add(1), ..limit };
-            Arc::make_mut(&mut process.limits.lock()).set(abi::RLIMIT_CPU, next);
+            let mut limits = process.limits.lock();
+            if limits.get(abi::RLIMIT_CPU) == Some(limit) {
+                Arc::make_mut(&mut limits).set(abi::RLIMIT_CPU, next);
+            }
             abi::SIGXCPU
         })
     });

@@ -21,8 +21,8 @@ use super::switch::{is_running, is_saved};
 use super::task::{Task, current};
 use super::wake::{self, Reason};
 use crate::arch::irq::IrqOff;
-use crate::arch::{apic, percpu, tsc, vectors};
-use crate::sync::PreemptOff;
+use crate::arch::{apic, cpu as hw, percpu, tsc, vectors};
+use crate::sync::{PreemptOff, lockdep};
 use crate::trace::events;
 
 /// Looks for work elsewhere, for a CPU that has none. What it finds is on this CPU's queue and
@@ -138,6 +138,10 @@ pub(super) fn reason_to_leave() -> Switch {
     if is_idle_task || allowed.contains(me) || allowed.is_empty() {
         return Switch::Preempt;
     }
+    if !this.departing.load(Ordering::Relaxed).is_null() {
+        // Interrupts have been off since another left, which is still to be sent: this one goes after it.
+        return Switch::Preempt;
+    }
     this.departing.store(core::ptr::from_ref(task).cast_mut(), Ordering::Relaxed);
     // The task cannot send itself while its registers are unsaved. An interrupt to this CPU can:
     // it comes when the switch is done and interrupts are on again.
@@ -163,7 +167,9 @@ pub(super) fn dispatch_departed(this: &Cpu, irq: &IrqOff) {
     }
 }
 
-/// Restricts a task to these CPUs, and gets it off the one it is on if need be.
+/// Restricts a task to these CPUs. It is on none of the others when this returns, unless its CPUs have been
+/// changed again; the running task may still be, where the caller keeps it from being preempted. For tasks that hold no
+/// spinlock.
 ///
 /// # Errors
 /// [`NoCpu`] if none of them is online; nothing has changed then.
@@ -172,40 +178,54 @@ pub fn set_affinity(task: &Task, cpus: CpuSet) -> Result<(), NoCpu> {
         return Err(NoCpu);
     }
     task.allowed.store(cpus.bits(), Ordering::SeqCst);
-    let _guard = PreemptOff::new();
-    let pointer = NonNull::from(task);
-    let fate = locked(task, |this, queue| {
-        let cpu = task.cpu();
-        if cpus.contains(cpu as usize) || !task.entity().is_on_queue() {
-            return Fate::Fine;
-        }
-        if is_running(queue, pointer) || !is_saved(task) {
-            return Fate::RunsOn(cpu);
-        }
-        // SAFETY: the lock is held, the task waits on this queue.
-        unsafe { queue.dequeue(Task::entity_of(pointer), tsc::now()) };
-        this.publish(queue);
-        Fate::Taken
-    });
-    match fate {
-        Fate::Fine => {}
-        Fate::RunsOn(cpu) => want_resched_on(cpu),
-        Fate::Taken => {
-            let target = cpus.intersection(online()).first().unwrap_or(0);
-            wake::send(pointer, target as u32, Enqueue::Migrated, &IrqOff::new());
-        }
+    // Its CPU may pass over the kick: by a yield, or because it has just decided to run another task, after which
+    // this one waits there. So it is looked at until it has gone.
+    lockdep::assert_none_held();
+    while expel(task) == Fate::Stays && !core::ptr::eq(task, current()) {
+        hw::pause();
     }
     Ok(())
 }
 
+/// Gets a task off the CPU that it is on, if it may not be there, or has that CPU look for itself.
+fn expel(task: &Task) -> Fate {
+    let _guard = PreemptOff::new();
+    let pointer = NonNull::from(task);
+    let (fate, runs_on) = locked(task, |this, queue| {
+        let cpu = task.cpu();
+        if task.allowed().contains(cpu as usize) || !task.entity().is_on_queue() {
+            return (Fate::IsFine, None);
+        }
+        if is_running(queue, pointer) {
+            return (Fate::Stays, Some(cpu));
+        }
+        if !is_saved(task) {
+            return (Fate::Stays, None);
+        }
+        // SAFETY: the lock is held, the task waits on this queue.
+        unsafe { queue.dequeue(Task::entity_of(pointer), tsc::now()) };
+        this.publish(queue);
+        (Fate::IsTaken, None)
+    });
+    if let Some(cpu) = runs_on {
+        want_resched_on(cpu);
+    }
+    if fate == Fate::IsTaken {
+        let target = task.allowed().intersection(online()).first().unwrap_or(0);
+        wake::send(pointer, target as u32, Enqueue::Migrated, &IrqOff::new());
+    }
+    fate
+}
+
 /// What becomes of a task whose CPU is no longer allowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// It is not on that CPU's queue: the next enqueue looks at its mask.
-    Fine,
-    /// It runs there, and leaves at the next reschedule.
-    RunsOn(u32),
-    /// It waited there and is on no queue now.
-    Taken,
+    IsFine,
+    /// It runs there, and leaves at the next reschedule; or it has just run there, and is taken once it is saved.
+    Stays,
+    /// It waited there and has been sent on its way.
+    IsTaken,
 }
 
 /// No CPU of the set is online.

@@ -55,6 +55,20 @@ pub(super) fn leave_idle() {
     EPOCH.leave_idle(percpu::cpu_id() as usize);
 }
 
+/// For an interrupt handler that finds tasks by what they wait on: they stay meanwhile, also where it has interrupted
+/// an idle CPU.
+pub(super) fn in_interrupt(handler: impl FnOnce()) {
+    let cpu = percpu::cpu_id() as usize;
+    let idles = EPOCH.is_idle(cpu);
+    if idles {
+        EPOCH.leave_idle(cpu);
+    }
+    handler();
+    if idles {
+        EPOCH.enter_idle(cpu);
+    }
+}
+
 /// Has every CPU that is not idle report as soon as it can: those that run with preemption on report before this
 /// returns, others when they turn it on.
 ///

@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::{balance, call, cpu, switch, timer};
+use super::{balance, call, cpu, epoch, switch, timer};
 use crate::arch::exception::Origin;
 use crate::arch::irq::IrqOff;
 use crate::arch::percpu::PerCpu;
@@ -58,7 +58,7 @@ pub fn on_interrupt(vector: u8, origin: Origin) {
             events::ipi_receive_at(&irq, tsc::now(), 1);
             call::on_interrupt(&irq);
         }
-        vectors::INPUT => console::input::on_interrupt(),
+        vectors::INPUT => epoch::in_interrupt(console::input::on_interrupt),
         _ => {}
     }
     events::irq_exit(vector);

@@ -210,7 +210,8 @@ pub struct Task {
     /// The CPU it runs on or ran on last.
     pub(super) home: Home,
 
-    // Guarded by the lock of its run queue; by whoever may enqueue it, while it is on none.
+    // Guarded by the lock of its run queue; while it is on none, by whoever holds it at home (`Home::hold`), and by the
+    // CPU that enqueues it, which waits for those.
     pub(super) entity: UnsafeCell<Entity>,
     // The running CPU's at a switch.
     pub(super) context: UnsafeCell<Context>,

@@ -229,7 +229,8 @@ impl WaitQueue {
             waiters.unlink(waiter);
             any = true;
             // SAFETY: the task may go on from here and end, but it is freed only after this CPU has gone through
-            // the scheduler (`epoch`), and preemption is off.
+            // the scheduler (`epoch`), and preemption is off. Interrupt handlers either wake tasks that never end,
+            // or are in `epoch::in_interrupt`.
             wake::wake_with(unsafe { task.as_ref() }, waiters.irq());
         }
         self.is_occupied.store(!waiters.first.is_null(), Ordering::Relaxed);

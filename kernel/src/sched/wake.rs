@@ -137,11 +137,12 @@ fn place(task: &Task, why: Enqueue, irq: &IrqOff) {
 #[inline(always)]
 fn choose(task: &Task) -> u32 {
     let allowed = task.allowed().intersection(online());
-    // The task is saved and off every queue, and this waker is the one that places it: its
-    // entity is ours to read.
-    let entity = task.entity();
-    placement::select_cpu(task.cpu() as usize, allowed, entity.policy(), entity.weight(), view)
-        as u32
+    // Not from its entity, which somebody who holds the task (`Home::hold`) may be changing.
+    let entity = || {
+        let policy = task.policy_relaxed();
+        (policy, policy.weight())
+    };
+    placement::select_cpu(task.cpu() as usize, allowed, entity, view) as u32
 }
 
 /// Gets a runnable task, which is on no queue, onto CPU `cpu`.

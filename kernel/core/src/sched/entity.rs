@@ -230,11 +230,7 @@ pub(super) fn bump(counter: &Cell<u64>) {
 
 /// Weight and virtual rate of a policy.
 const fn share(policy: Policy) -> (u64, u64) {
-    let nice = match policy {
-        Policy::Fair(nice) => nice,
-        Policy::Fifo(_) | Policy::RoundRobin(_) => super::Nice::MIN,
-    };
-    (nice.weight() as u64, nice.virtual_rate())
+    (policy.weight(), policy.effective_nice().virtual_rate())
 }
 
 /// Whether virtual time `a` is before `b`. They are less than half the range apart.

@@ -59,8 +59,9 @@ pub const fn all_make_way(load: u64, nr_running: u32) -> bool {
     load <= nr_running as u64 * Nice::IDLE.weight() as u64
 }
 
-/// The CPU for a task that becomes runnable. `prev` is the CPU it was on, or its creator's;
-/// `weight` is [`super::Entity::weight`]; `allowed` are the CPUs online that its affinity admits.
+/// The CPU for a task that becomes runnable. `prev` is the CPU it was on, or its creator's; `entity` tells its policy
+/// and its weight ([`Policy::weight`]), where there is a choice; `allowed` are the CPUs online that its affinity
+/// admits.
 ///
 /// An idle CPU is best: `prev`, whose cache it knows, else a polling one, else a halted one.
 /// Without one, a real-time task goes where the least important task runs, if it is less important
@@ -73,8 +74,7 @@ pub const fn all_make_way(load: u64, nr_running: u32) -> bool {
 pub fn select_cpu(
     prev: usize,
     allowed: CpuSet,
-    policy: Policy,
-    weight: u64,
+    entity: impl FnOnce() -> (Policy, u64),
     view: impl Fn(usize) -> CpuView,
 ) -> usize {
     // Nothing to choose.
@@ -83,15 +83,14 @@ pub fn select_cpu(
     {
         return only;
     }
-    select_among(prev, allowed, policy, weight, view)
+    select_among(prev, allowed, entity, view)
 }
 
 #[inline(never)]
 fn select_among(
     prev: usize,
     allowed: CpuSet,
-    policy: Policy,
-    weight: u64,
+    entity: impl FnOnce() -> (Policy, u64),
     view: impl Fn(usize) -> CpuView,
 ) -> usize {
     if allowed.contains(prev) && view(prev).activity.is_idle() {
@@ -102,6 +101,7 @@ fn select_among(
     if let Some((cpu, _)) = idle.min_by_key(|(_, cpu)| cpu.activity) {
         return cpu;
     }
+    let (policy, weight) = entity();
     if let Some(priority) = policy.rt_priority() {
         let below = candidates().filter(|(_, cpu)| cpu.activity < Activity::RealTime(priority));
         if let Some((cpu, _)) = below.min_by_key(|(_, cpu)| (cpu.activity, cpu.nr_running)) {
@@ -186,7 +186,7 @@ mod tests {
             cpu(Activity::Polling, 0),
             cpu(Activity::Halted, 0),
         ];
-        let select = |prev, allowed| select_cpu(prev, allowed, FAIR, 1024, |n| cpus[n]);
+        let select = |prev, allowed| select_cpu(prev, allowed, || (FAIR, 1024), |n| cpus[n]);
         let all = CpuSet::first_n(4);
         assert_eq!(select(3, all), 3, "the previous one if it is idle");
         assert_eq!(select(0, all), 2, "else one that polls");
@@ -197,17 +197,17 @@ mod tests {
     #[test]
     fn an_idle_cpu_that_has_been_given_work_is_left_to_it() {
         let cpus = [cpu(Activity::Fair, 1), cpu(Activity::Polling, 1), cpu(Activity::Halted, 0)];
-        assert_eq!(select_cpu(0, CpuSet::first_n(3), FAIR, 1024, |n| cpus[n]), 2);
+        assert_eq!(select_cpu(0, CpuSet::first_n(3), || (FAIR, 1024), |n| cpus[n]), 2);
     }
 
     #[test]
     fn real_time_goes_where_it_runs() {
         let cpus = [cpu(real_time(9), 1), cpu(real_time(3), 1), cpu(Activity::Fair, 4)];
-        let select = |policy| select_cpu(0, CpuSet::first_n(3), policy, 88761, |n| cpus[n]);
+        let select = |policy| select_cpu(0, CpuSet::first_n(3), || (policy, 88761), |n| cpus[n]);
         let fifo = |priority| Policy::Fifo(RtPriority::new(priority).unwrap());
         assert_eq!(select(fifo(5)), 2);
         let cpus = &cpus[..2];
-        let select = |policy| select_cpu(0, CpuSet::first_n(2), policy, 88761, |n| cpus[n]);
+        let select = |policy| select_cpu(0, CpuSet::first_n(2), || (policy, 88761), |n| cpus[n]);
         assert_eq!(select(fifo(5)), 1);
         assert_eq!(select(fifo(3)), 0, "nothing gained: it stays");
     }
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn fair_tasks_stay_unless_it_is_much_worse() {
         let cpus = [cpu(Activity::Fair, 2), cpu(Activity::Fair, 1), cpu(Activity::Fair, 4)];
-        let select = |prev| select_cpu(prev, CpuSet::first_n(3), FAIR, 1024, |n| cpus[n]);
+        let select = |prev| select_cpu(prev, CpuSet::first_n(3), || (FAIR, 1024), |n| cpus[n]);
         assert_eq!(select(0), 0);
         assert_eq!(select(2), 1);
     }
@@ -225,7 +225,7 @@ mod tests {
         let fair = cpu(Activity::Fair, 1);
         let making_way = CpuView { load: 3, ..fair };
         let select = |cpus: &[CpuView], prev, policy| {
-            select_cpu(prev, CpuSet::first_n(cpus.len()), policy, 1024, |n| cpus[n])
+            select_cpu(prev, CpuSet::first_n(cpus.len()), || (policy, 1024), |n| cpus[n])
         };
         assert_eq!(select(&[fair, making_way], 0, FAIR), 1);
         assert_eq!(select(&[making_way, making_way], 1, FAIR), 1, "it stays if it can");
@@ -300,7 +300,7 @@ mod tests {
                 Some(priority) => Policy::Fifo(RtPriority::new(priority).unwrap()),
                 None => FAIR,
             };
-            let cpu = select_cpu(prev, allowed, policy, weight, |n| views[n]);
+            let cpu = select_cpu(prev, allowed, || (policy, weight), |n| views[n]);
             prop_assert!(allowed.contains(cpu));
             let idle = |n: &usize| views[*n].activity.is_idle() && views[*n].nr_running == 0;
             if allowed.iter().any(|n| idle(&n)) {

@@ -105,6 +105,19 @@ impl Policy {
             Self::Fair(_) => None,
         }
     }
+
+    /// The nice value that it is weighed by: the greediest in real time.
+    pub(super) const fn effective_nice(self) -> Nice {
+        match self {
+            Self::Fair(nice) => nice,
+            Self::Fifo(_) | Self::RoundRobin(_) => Nice::MIN,
+        }
+    }
+
+    /// Its load, beside that of others.
+    pub const fn weight(self) -> u64 {
+        self.effective_nice().weight() as u64
+    }
 }
 
 impl Default for Policy {

@@ -58,7 +58,8 @@ pub fn send_to_self(signal: Signal) {
 /// Sends a signal.
 ///
 /// # Errors
-/// `EAGAIN` if a real-time signal, not from `kill`, does not fit in the queue.
+/// `EAGAIN` if a real-time signal, not from `kill`, does not fit in the queue; `ESRCH` for a process that is still being
+/// made.
 pub fn send(
     process: &Process,
     target: Target<'_>,
@@ -69,6 +70,9 @@ pub fn send(
     let signal = info.signal;
     let (pid, state) = {
         let family = process.family.get(tree);
+        if !family.is_made() {
+            return Err(Errno::ESRCH);
+        }
         (family.pid, family.state)
     };
     events::signal_generate(pid, signal.number(), info.code);

@@ -1,5 +1,8 @@
 //! PID namespaces. Wants to be root (CAP_SYS_ADMIN) on Linux.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use programs::memory::shared_pages;
 use programs::process::{
     Baton, close, exit_now, id, pause_ms, pipe, read, spawn, try_wait, wait, wait_until, write,
 };
@@ -14,6 +17,7 @@ fn main() {
         ("orphans", orphans),
         ("nested", nested),
         ("waiting", waiting),
+        ("early-signals", early_signals),
     ]);
 }
 
@@ -203,4 +207,44 @@ fn waiting() {
     let mut info = [0i32; 32];
     sys!(SYS_waitid, libc::P_PID, child, &mut info, libc::WEXITED, 0).unwrap();
     say!("outside: {}", info[4] == child);
+}
+
+/// Children are killed by number as soon as they have one, or before: in a namespace of their own, where nobody else is
+/// hit. Each ends.
+fn early_signals() {
+    let child = new_namespace(|| {
+        // SAFETY: a page of its own that is never unmapped.
+        let newest = unsafe { AtomicU32::from_ptr(shared_pages(1).cast()) };
+        newest.store(u32::MAX, Ordering::Relaxed);
+        let killers: Vec<i32> = (1..3)
+            .map(|ahead| {
+                spawn(move || {
+                    loop {
+                        let number = newest.load(Ordering::Relaxed).saturating_add(ahead);
+                        if number < u32::MAX {
+                            let _ = signal::kill(number as i32, libc::SIGKILL);
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut killed = 0;
+        for _ in 0..400 {
+            let child = spawn(|| {
+                loop {
+                    pause_ms(1_000_000);
+                }
+            });
+            newest.store(child as u32, Ordering::Relaxed);
+            let _ = signal::kill(child, libc::SIGKILL);
+            killed += u32::from(libc::WIFSIGNALED(wait(child).0));
+        }
+        for killer in killers {
+            let _ = signal::kill(killer, libc::SIGKILL);
+            wait(killer);
+        }
+        say!("{killed} killed");
+        0
+    });
+    say!("{}", wait(child));
 }

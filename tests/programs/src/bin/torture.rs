@@ -34,6 +34,7 @@ fn main() {
         ("pipe-storm", pipe_storm),
         ("policy-storm", policy_storm),
         ("area-storm", area_storm),
+        ("move-storm", move_storm),
     ]);
 }
 
@@ -429,6 +430,29 @@ fn exec_races() {
         });
         check!(status.exited_with(7) || status.exited_with(6), "{status}");
     }
+    // Against threads that are made meanwhile.
+    for round in 0..scaled(15) {
+        let status = ending(|| {
+            for _ in 0..3 {
+                thread::spawn(|| {
+                    for _ in 0..100 {
+                        let idle = || {
+                            loop {
+                                thread::park();
+                            }
+                        };
+                        let _ = thread::Builder::new().stack_size(16 << 10).spawn(idle);
+                    }
+                });
+            }
+            for _ in 0..round * 3 {
+                thread::yield_now();
+            }
+            execute(&[std::ptr::null()]);
+            9
+        });
+        check!(status.exited_with(7), "{status}");
+    }
     say!("one winner each");
 }
 
@@ -694,4 +718,67 @@ fn lines_of(path: &std::ffi::CStr) -> Result<usize, Errno> {
         }
         lines += bytes.iter().filter(|&&byte| byte == b'\n').count();
     }
+
+/// A thread that is moved about, and what it is told of that.
+#[derive(Default)]
+struct Moved {
+    tid: AtomicU32,
+    /// The CPU that it must be on, in the lowest byte, and a number of its own for each move above; 0 while it is moved.
+    place: AtomicU64,
+}
+
+/// Threads that yield and sleep are moved from CPU to CPU; none is ever seen where it may not be, and none is lost.
+fn move_storm() {
+    let mut allowed = 0u64;
+    sys!(SYS_sched_getaffinity, 0, 8, &mut allowed).unwrap();
+    let cpus: Vec<u64> = (0..64).filter(|cpu| allowed >> cpu & 1 != 0).collect();
+    let threads: Vec<Moved> = (0..12).map(|_| Moved::default()).collect();
+    let stop = AtomicU32::new(0);
+    let astray = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for (kind, moved) in threads.iter().enumerate() {
+            let (stop, astray) = (&stop, &astray);
+            scope.spawn(move || {
+                moved.tid.store(sys!(SYS_gettid).unwrap() as u32, Ordering::SeqCst);
+                while stop.load(Ordering::Relaxed) == 0 {
+                    let place = moved.place.load(Ordering::SeqCst);
+                    let mut cpu = 0u32;
+                    sys!(SYS_getcpu, &mut cpu, 0, 0).unwrap();
+                    let is_still = place != 0 && moved.place.load(Ordering::SeqCst) == place;
+                    if is_still && u64::from(cpu) != place & 0xff {
+                        astray.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if kind % 3 == 0 {
+                        thread::sleep(std::time::Duration::from_micros(20));
+                    } else {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        let movers: Vec<_> = threads
+            .chunks(6)
+            .zip(1u64..)
+            .map(|(mine, seed)| {
+                let cpus = &cpus;
+                scope.spawn(move || {
+                    let mut random = Random(seed);
+                    for round in 1..=u64::from(scaled(2_000)) {
+                        for moved in mine {
+                            let cpu = cpus[random.below(cpus.len() as u64) as usize];
+                            let tid = moved.tid.load(Ordering::SeqCst);
+                            if tid != 0 {
+                                moved.place.store(0, Ordering::SeqCst);
+                                sys!(SYS_sched_setaffinity, tid, 8, &(1u64 << cpu)).unwrap();
+                                moved.place.store(round << 8 | cpu, Ordering::SeqCst);
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        movers.into_iter().for_each(|mover| mover.join().unwrap());
+        stop.store(1, Ordering::Relaxed);
+    });
+    say!("astray: {}", astray.load(Ordering::Relaxed));
 }
