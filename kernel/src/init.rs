@@ -202,7 +202,7 @@ fn wait_until_nothing_is_left(before: &Belongings) -> Option<String> {
         wait::sleep_until(tsc::now() + tsc::from_us(PAUSE_US));
         now = Belongings::count();
     }
-    for task in registry::snapshot() {
+    for task in registry::tasks() {
         println!("orrery: pid {} `{}` is {:?}", task.pid(), task.name(), task.state());
     }
     Some(format!(

@@ -133,3 +133,9 @@ fn torture_with_little_memory() {
     left_nothing(&outcome);
     assert!(outcome.trace.panics().is_empty(), "{}", outcome.story());
 }
+
+/// What programs choose the size of is refused where there is no memory for it.
+#[test]
+fn much_of_little_memory() {
+    ends_well(guest().memory("64M"), "scarce", &[]);
+}

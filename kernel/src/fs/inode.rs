@@ -370,10 +370,11 @@ impl Inode {
     /// Its path from `root`; with ` (deleted)` at its end, as Linux says it, if it is not below it.
     ///
     /// # Errors
-    /// `ENAMETOOLONG`.
+    /// `ENAMETOOLONG`, `ENOMEM`.
     pub fn path_from(self: &Arc<Self>, root: &Arc<Self>) -> Result<Vec<u8>, Errno> {
-        let mut names: Vec<Arc<[u8]>> = Vec::new();
-        let mut len_bytes = 0;
+        const DELETED: &[u8] = b" (deleted)";
+        // From its end to its beginning at first.
+        let mut path = Vec::new();
         let mut at = self.clone();
         let mut is_below = true;
         while !Arc::ptr_eq(&at, root) {
@@ -381,11 +382,12 @@ impl Inode {
                 let place = at.place.lock();
                 (place.parent.clone(), place.name.clone())
             };
-            len_bytes += name.len() + 1;
-            if len_bytes >= MAX_PATH_BYTES {
+            if path.len() + name.len() + 1 >= MAX_PATH_BYTES {
                 return Err(Errno::ENAMETOOLONG);
             }
-            names.push(name);
+            path.try_reserve(name.len() + 1).map_err(|_| Errno::ENOMEM)?;
+            path.extend(name.iter().rev());
+            path.push(b'/');
             match parent.get() {
                 Some(parent) => at = parent,
                 None => {
@@ -394,17 +396,14 @@ impl Inode {
                 }
             }
         }
-        let mut path = Vec::new();
-        path.try_reserve(len_bytes + 16).map_err(|_| Errno::ENOMEM)?;
-        for name in names.iter().rev() {
-            path.push(b'/');
-            path.extend_from_slice(name);
-        }
+        path.reverse();
+        // One more for the caller: a string may want its NUL.
+        path.try_reserve(DELETED.len() + 1).map_err(|_| Errno::ENOMEM)?;
         if path.is_empty() {
             path.push(b'/');
         }
         if !is_below {
-            path.extend_from_slice(b" (deleted)");
+            path.extend_from_slice(DELETED);
         }
         Ok(path)
     }

@@ -144,11 +144,19 @@ pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
             return Err(Errno::RESTART_ALWAYS);
         }
         check_process_limit(parent)?;
+    } else {
+        parent.process.family.get_mut(&mut tree::lock()).reserve_thread()?;
     }
     let space = parent.space();
     let space = if request.has(VM) { space } else { space.fork()? };
     let vfork = request.has(VFORK).then(|| Arc::new(VforkDone::default()));
-    let task = make_task(request, parent, frame, space, vfork.clone())?;
+    let task = match make_task(request, parent, frame, space, vfork.clone()) {
+        Ok(task) => task,
+        Err(why) => {
+            give_up(request, parent);
+            return Err(why);
+        }
+    };
     let thread = thread::thread_of(&task).expect("the task of a thread");
     let number = number_in(&parent.process.namespace, &task);
     let pidfd = match request.has(PIDFD) {
@@ -176,6 +184,14 @@ pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
         vfork.wait();
     }
     Ok(number.into())
+}
+
+/// No task could be made.
+#[cold]
+fn give_up(request: &Request, parent: &Thread) {
+    if request.has(THREAD) {
+        parent.process.family.get_mut(&mut tree::lock()).give_thread_back();
+    }
 }
 
 /// How many times in a row a signal may make a fork begin anew.
@@ -370,7 +386,7 @@ fn join_family(
     let mut tree = tree::lock();
     if request.has(THREAD) {
         let family = process.family.get_mut(&mut tree);
-        family.add_thread(task);
+        family.add_reserved_thread(task);
         // Whoever has doomed the others by now, at the end of the process or for an `execve`, has not seen this one.
         // The leader is spared where another thread's program goes on in it.
         let is_ending = parent.is_doomed() || process.handover.lock().is_some();

@@ -188,9 +188,11 @@ pub fn prepare(
             return Err(Errno::ELOOP);
         }
         let script = file.path().to_vec();
-        let rest = arguments.into_iter().skip(1);
-        arguments =
-            [interpreter.clone()].into_iter().chain(argument).chain([script]).chain(rest).collect();
+        let first = [interpreter.clone()].into_iter().chain(argument).chain([script]);
+        // Two more than there were, at most.
+        arguments.try_reserve_exact(2).map_err(|_| Errno::ENOMEM)?;
+        let replaced = arguments.len().min(1);
+        drop(arguments.splice(..replaced, first));
         file = Executable::open(&thread.fs(), &interpreter)?;
     }
     let file_bytes = file.len_bytes();
@@ -266,7 +268,7 @@ fn map(
         random: random_bytes(),
     };
     // A few words below the top, so that a program that looks above its strings finds its own stack.
-    let stack = stack::build(top - 16, arguments, environment, path, &facts).ok_or(Errno::E2BIG)?;
+    let stack = stack::build(top - 16, arguments, environment, path, &facts)?;
     let program =
         Arc::new(Program { file: file.into_file(), command_line: command_line(arguments) });
     Ok(Image { space, entry: base + plan.entry, stack, tails, comm, program })

@@ -1,7 +1,7 @@
 //! The end of threads and processes.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
 
@@ -108,8 +108,11 @@ struct Ends {
     status: Status,
     process: Arc<Process>,
     parent: Option<Arc<Process>>,
-    orphans: Vec<Arc<Process>>,
-    reaped: Vec<Reaped>,
+    /// Its children, who have another parent now; none, if they are zombies that nobody wants. However many they are,
+    /// they are in the tree that they were in.
+    orphans: BTreeMap<u32, Arc<Process>>,
+    /// Itself, if nobody will ask for it.
+    reaped: Option<Reaped>,
 }
 
 /// Takes the running thread out of its process. The last one makes that a zombie.
@@ -135,16 +138,13 @@ fn leave_group(process: &Arc<Process>, thread: &Thread, task: &Task) -> Option<E
     family.state = State::Zombie(status);
     let (pid, exit_signal) = (family.pid, family.exit_signal);
     let parent = process.parent(&tree);
-    let mut reaped = Vec::new();
-    let orphans = give_children_away(process, &mut tree, &mut reaped);
+    let orphans = give_children_away(process, &mut tree);
     // A parent that ignores its children, but for "clone children", or none at all: nobody will ask.
     let nobody_asks = match &parent {
         Some(parent) => signal::ignores_children(parent) && u32::from(exit_signal) == abi::SIGCHLD,
         None => true,
     };
-    if nobody_asks {
-        reaped.push(wait::take(process, &mut tree));
-    }
+    let reaped = nobody_asks.then(|| wait::take(process, &mut tree));
     drop(tree);
     drop(gone);
     events::process_exit(pid, status.0);
@@ -153,34 +153,25 @@ fn leave_group(process: &Arc<Process>, thread: &Thread, task: &Task) -> Option<E
 
 /// Gives the children of a process that ends to the nearest that takes them: a subreaper above it, or the
 /// first process of its namespace. Children that are zombies and that the heir does not care for are
-/// taken.
-fn give_children_away(
-    process: &Arc<Process>,
-    tree: &mut Tree,
-    reaped: &mut Vec<Reaped>,
-) -> Vec<Arc<Process>> {
+/// nobody's. Returns all of them.
+fn give_children_away(process: &Arc<Process>, tree: &mut Tree) -> BTreeMap<u32, Arc<Process>> {
     let children = core::mem::take(&mut process.family.get_mut(tree).children);
     if children.is_empty() {
-        return Vec::new();
+        return children;
     }
     let heir = heir(process, tree);
-    let mut orphans = Vec::new();
-    for (pid, child) in children {
-        child.family.get_mut(tree).parent = heir.as_ref().map(Arc::downgrade);
-        if let Some(heir) = &heir {
+    let wants_zombies = heir.as_ref().is_some_and(|heir| !signal::ignores_children(heir));
+    for (&pid, child) in &children {
+        let heir = heir.as_ref().filter(|_| wants_zombies || !child.is_zombie(tree));
+        child.family.get_mut(tree).parent = heir.map(Arc::downgrade);
+        if let Some(heir) = heir {
             // What made it a "clone child" was between it and its maker.
             child.family.get_mut(tree).exit_signal = abi::SIGCHLD as u8;
             heir.family.get_mut(tree).children.insert(pid, child.clone());
         }
         child.note_numbers(tree);
-        let is_unwanted = heir.as_ref().is_none_or(|heir| signal::ignores_children(heir));
-        if child.is_zombie(tree) && is_unwanted {
-            reaped.push(wait::take(&child, tree));
-        } else {
-            orphans.push(child);
-        }
     }
-    orphans
+    children
 }
 
 /// The nearest subreaper above, or the first process of the namespace. None means the kernel's own `init`,
@@ -200,24 +191,32 @@ fn heir(process: &Arc<Process>, tree: &Tree) -> Option<Arc<Process>> {
 impl Ends {
     /// Tells parent, heirs and orphans. The task is not preempted any more.
     fn tell(self) {
-        let zombies: Vec<_> = {
-            let tree = tree::lock();
-            self.orphans.iter().filter(|child| child.is_zombie(&tree)).cloned().collect()
-        };
-        for child in &self.orphans {
-            signal::on_parent_death(child);
-        }
-        for zombie in &zombies {
-            let heir = zombie.parent(&tree::lock());
+        // Before any ends of what follows: it tells of that itself.
+        for child in self.orphans.values() {
+            let (heir, reaped) = {
+                let mut tree = tree::lock();
+                if !child.is_zombie(&tree) {
+                    continue;
+                }
+                let heir = child.parent(&tree);
+                let reaped = heir.is_none().then(|| wait::take(child, &mut tree));
+                (heir, reaped)
+            };
             if let Some(heir) = heir {
-                signal::tell_parent(zombie, &heir);
+                signal::tell_parent(child, &heir);
             }
+            if let Some(reaped) = reaped {
+                reaped.abandon();
+            }
+        }
+        for child in self.orphans.values() {
+            signal::on_parent_death(child);
         }
         if let Some(parent) = &self.parent {
             signal::tell_parent(&self.process, parent);
         }
         self.process.exited.wake_all();
-        for reaped in self.reaped {
+        if let Some(reaped) = self.reaped {
             reaped.abandon();
         }
     }

@@ -192,17 +192,16 @@ fn prepare() -> Result<exec::Image, Errno> {
 fn kill_the_rest() {
     const PAUSE: Duration = Duration::from_micros(200);
     loop {
-        let programs: Vec<_> =
-            registry::snapshot().into_iter().filter(|task| task.program().is_some()).collect();
-        if programs.is_empty() {
-            return;
-        }
-        for task in &programs {
-            if let Some(thread) = thread_of(task) {
+        let mut is_any_left = false;
+        for task in registry::tasks() {
+            if let Some(thread) = thread_of(&task) {
+                is_any_left = true;
                 exit::begin_group_exit(&thread.process, Status::signalled(abi::SIGKILL));
             }
         }
-        drop(programs);
+        if !is_any_left {
+            return;
+        }
         registry::barrier();
         sleep::sleep_until(tsc::now() + tsc::from_us(PAUSE.as_micros() as u64));
     }

@@ -17,6 +17,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use orrery_core::errno::Errno;
 use orrery_core::sched::cpu_time::Told;
 
 use super::exec::Handover;
@@ -92,6 +93,8 @@ pub struct Family {
     pub children: BTreeMap<u32, Arc<Process>>,
     /// Its threads that have not gone, the leader among them until the process is a zombie.
     pub threads: Vec<Arc<Task>>,
+    /// Threads that are being made, for which there is room in the list.
+    reserved_threads: usize,
     /// Its leader; none once the process was reaped.
     pub leader: Option<JoinHandle>,
     /// What becomes of it.
@@ -144,6 +147,7 @@ impl Process {
                 parent: None,
                 children: BTreeMap::new(),
                 threads: Vec::new(),
+                reserved_threads: 0,
                 leader: None,
                 state: State::Running,
                 last_status: Status::exited(0),
@@ -219,7 +223,31 @@ impl Family {
         self.pid != 0
     }
 
-    /// A thread joins.
+    /// Makes room in the list of threads for one that is about to be made, until that
+    /// [joins](Self::add_reserved_thread) or [is not made](Self::give_thread_back). There may be so many that the
+    /// list is large: then there may be no memory for it, and a thread that is made must be able to join.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub(super) fn reserve_thread(&mut self) -> Result<(), Errno> {
+        self.threads.try_reserve(self.reserved_threads + 1).map_err(|_| Errno::ENOMEM)?;
+        self.reserved_threads += 1;
+        Ok(())
+    }
+
+    /// A thread for which there is room is not made.
+    pub(super) fn give_thread_back(&mut self) {
+        self.reserved_threads -= 1;
+    }
+
+    /// A thread for which there is room joins.
+    pub(super) fn add_reserved_thread(&mut self, task: &Arc<Task>) {
+        debug_assert!(self.threads.len() + self.reserved_threads <= self.threads.capacity());
+        self.reserved_threads -= 1;
+        self.add_thread(task);
+    }
+
+    /// The first thread joins.
     pub(super) fn add_thread(&mut self, task: &Arc<Task>) {
         if let Some(thread) = super::thread_of(task) {
             thread.place.store(self.threads.len(), Ordering::Relaxed);

@@ -153,7 +153,8 @@ pub fn getsid(args: &Args) -> SysResult {
 
 /// Whether any process is in this group, and in this session if one is given.
 fn group_exists(group: u32, session: Option<u32>) -> bool {
-    registry::snapshot().iter().filter_map(|task| thread_of(task)).any(|thread| {
+    registry::tasks().any(|task| {
+        let Some(thread) = thread_of(&task) else { return false };
         let tree = tree::lock();
         let family = thread.process.family.get(&tree);
         family.group == group && session.is_none_or(|session| family.session == session)

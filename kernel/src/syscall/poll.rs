@@ -5,6 +5,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use linux_raw_sys::general as abi;
 use linux_raw_sys::general::{__kernel_timespec, pollfd};
@@ -31,44 +32,43 @@ struct Watched {
     wanted: u32,
     /// Said when there is no file.
     without: u32,
-    found: u32,
+    found: Cell<u32>,
 }
 
 impl Watched {
     fn new(fd: i32, wanted: u32) -> Self {
         if fd < 0 {
-            return Self { file: None, wanted, without: 0, found: 0 };
+            return Self { file: None, wanted, without: 0, found: Cell::new(0) };
         }
         let file = super::descriptor::usable_file(u64::from(fd.cast_unsigned())).ok();
-        Self { file, wanted, without: abi::POLLNVAL, found: 0 }
+        Self { file, wanted, without: abi::POLLNVAL, found: Cell::new(0) }
     }
 
     /// Looks whether something wanted has happened.
-    fn look(&mut self) -> bool {
-        self.found = match &self.file {
+    fn look(&self) -> bool {
+        let found = match &self.file {
             Some(file) => file.file().readiness() & (self.wanted | ALWAYS),
             None => self.without,
         };
-        self.found != 0
+        self.found.set(found);
+        found != 0
     }
 }
 
 /// Waits until one of the files has something, and returns how many have.
-fn wait_for(watched: &mut [Watched], deadline: Deadline) -> SysResult {
-    let look = |watched: &mut [Watched]| {
-        watched.iter_mut().map(Watched::look).filter(|&found| found).count()
-    };
-    let count = look(watched);
+fn wait_for(watched: &[Watched], deadline: Deadline) -> SysResult {
+    let look = || watched.iter().map(Watched::look).filter(|&found| found).count();
+    let count = look();
     if count > 0 || deadline == Deadline::Now {
         return Ok(count as u64);
     }
-    let files: Vec<_> = watched.iter().filter_map(|it| it.file.clone()).collect();
-    let queues = || files.iter().flat_map(|file| file.file().queues()).flatten();
+    let files = || watched.iter().filter_map(|it| it.file.as_ref());
+    let queues = || files().flat_map(|file| file.file().queues()).flatten();
     let mut set = WaitSet::with_capacity(queues().count()).ok_or(Errno::ENOMEM)?;
     queues().for_each(|queue| set.add(queue));
     let mut count = 0;
     let waited = set.wait(Sleep::Interruptible, deadline.ticks(), || {
-        count = look(watched);
+        count = look();
         count > 0
     });
     match waited {
@@ -178,10 +178,10 @@ fn poll_until(at: u64, count: u64, deadline: Deadline) -> SysResult {
         let asked: pollfd = user::read(entry(index))?;
         watched.push(Watched::new(asked.fd, u32::from(asked.events.cast_unsigned())));
     }
-    let found = wait_for(&mut watched, deadline)?;
+    let found = wait_for(&watched, deadline)?;
     for (index, watched) in watched.iter().enumerate() {
         let returned = entry(index) + core::mem::offset_of!(pollfd, revents) as u64;
-        user::write(returned, &(watched.found as u16))?;
+        user::write(returned, &(watched.found.get() as u16))?;
     }
     Ok(found)
 }
@@ -255,6 +255,9 @@ fn select_until(args: &Args, deadline: Deadline) -> SysResult {
         if at != 0 {
             user::read_slice(set, at)?;
         }
+        if let Some(last) = set.last_mut() {
+            *last &= u64::MAX >> (words * WORD - count);
+        }
     }
     let has = |set: &[u64], fd: usize| set[fd / WORD] >> (fd % WORD) & 1 != 0;
     let mut fds = Vec::new();
@@ -274,15 +277,17 @@ fn select_until(args: &Args, deadline: Deadline) -> SysResult {
         watched.push(one);
         fds.push(fd);
     }
-    wait_for(&mut watched, deadline)?;
+    wait_for(&watched, deadline)?;
     let mut found = 0;
     for ((set, (_, shows)), at) in sets.iter_mut().zip(SETS).zip(addresses) {
-        let asked = core::mem::take(set);
-        set.resize(words, 0);
         for (&fd, watched) in fds.iter().zip(&watched) {
-            if has(&asked, fd) && watched.found & shows != 0 {
-                set[fd / WORD] |= 1 << (fd % WORD);
+            if !has(set, fd) {
+                continue;
+            }
+            if watched.found.get() & shows != 0 {
                 found += 1;
+            } else {
+                set[fd / WORD] &= !(1 << (fd % WORD));
             }
         }
         if at != 0 {

@@ -327,7 +327,7 @@ fn for_each_named(which: u32, who: u32, mut each: impl FnMut(&Task)) -> Result<(
         _ => return Err(Errno::EINVAL),
     };
     let mut is_any = false;
-    for task in registry::snapshot() {
+    for task in registry::tasks() {
         let Some(thread) = thread_of(&task) else { continue };
         let its_group = thread.process.family.get(&tree::lock()).group;
         if group.is_none_or(|group| group == its_group) {

@@ -37,7 +37,7 @@ pub fn trace_idle_tasks() {
 /// Tells the trace which tasks there are.
 pub fn trace_all() {
     trace_idle_tasks();
-    for task in registry::snapshot() {
+    for task in registry::tasks() {
         let state = task.state().trace_number();
         events::task_dump(task.pid(), task.parent(), state, task.cpu() as u8);
         trace_attributes(&task, task.policy());

@@ -17,7 +17,6 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::mem::offset_of;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -135,16 +134,19 @@ impl Namespace {
         task_of(self.0.lookup(number, reading.section())?, &reading).filter(|it| !it.is_dead())
     }
 
-    /// Calls `each` with every task in it or below, and the task's number here, lowest first. Tasks
-    /// may come and go meanwhile: those that are there all the time are met. `each` may sleep.
-    pub fn for_each(&self, mut each: impl FnMut(u32, Arc<Task>)) {
-        let mut from = 0;
-        while let Some((number, task)) = self.next(from) {
-            from = number + 1;
-            if let Some(task) = task {
-                each(number, task);
+    /// Every task in it or below whose number here is at least `from`, with that number, lowest first. Tasks may
+    /// come and go meanwhile: those that are there all the time are met. Between two of them the caller may sleep.
+    pub fn tasks_from(&self, from: u32) -> impl Iterator<Item = (u32, Arc<Task>)> {
+        let mut from = from;
+        core::iter::from_fn(move || {
+            loop {
+                let (number, task) = self.next(from)?;
+                from = number + 1;
+                if let Some(task) = task {
+                    return Some((number, task));
+                }
             }
-        }
+        })
     }
 
     fn next(&self, from: u32) -> Option<(u32, Option<Arc<Task>>)> {
@@ -348,17 +350,17 @@ pub fn barrier() {
 pub(super) fn orphan(task: &Task) {
     let Some(namespace) = task.namespace() else { return };
     if end(&namespace, task) {
-        namespace.for_each(|_, other| {
+        for (_, other) in namespace.tasks_from(0) {
             if !ptr::eq(&*other, task) {
                 life::request_stop(&other);
             }
-        });
+        }
     }
     if task.children.load(Ordering::Relaxed) == 0 {
         return;
     }
     // None is added meanwhile: the task makes none, and inherits none, see `heir`.
-    Namespace::root().for_each(|_, child| {
+    for child in tasks() {
         if child.parent() == task.pid() {
             let _changes = CHANGES.lock();
             if child.numbers.lock().is_some() {
@@ -368,7 +370,7 @@ pub(super) fn orphan(task: &Task) {
                 count_child(task.pid(), -1);
             }
         }
-    });
+    }
 }
 
 /// If `task` is the first of the namespace: it takes no more tasks, and nobody inherits in it.
@@ -408,16 +410,7 @@ pub fn count() -> usize {
     Namespace::root().live() as usize
 }
 
-/// Every task, lowest number first; see [`Namespace::for_each`] for those that come and go.
-pub fn snapshot() -> Vec<Arc<Task>> {
-    let mut tasks = Vec::new();
-    Namespace::root().for_each(|_, task| tasks.push(task));
-    tasks
-}
-
-/// The tasks whose parent is `pid`; as [`snapshot`].
-pub fn children(pid: u32) -> Vec<Arc<Task>> {
-    let mut tasks = snapshot();
-    tasks.retain(|task| task.parent() == pid);
-    tasks
+/// Every task, lowest number first; see [`Namespace::tasks_from`] for those that come and go.
+pub fn tasks() -> impl Iterator<Item = Arc<Task>> {
+    Namespace::root().tasks_from(0).map(|(_, task)| task)
 }

@@ -152,13 +152,13 @@ fn walk() -> Result<u64, Failure> {
     let root = PidNamespace::root();
     let (mut count, mut last, mut is_right) = (0, 0, true);
     let (mut must_be_met, me) = (2, app::pid());
-    root.for_each(|number, task| {
+    for (number, task) in root.tasks_from(0) {
         // A task that has been buried meanwhile has no number any more.
         is_right &= number > last && task.pid_in(root).is_none_or(|seen| seen == number);
         is_right &= task.pid() == number;
         must_be_met -= i32::from(number == 1 || number == me);
         (count, last) = (count + 1, number);
-    });
+    }
     check(is_right, "the list is out of order")?;
     check(must_be_met == 0, "a task was not met though it was there all the time")?;
     Ok(count)

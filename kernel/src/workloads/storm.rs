@@ -145,14 +145,13 @@ fn wait(storm: &Storm, place: &Place, pause: Duration) {
 fn wait_until_none_is_left() -> Result<(), Failure> {
     let deadline_ticks = app::now_ticks() + app::to_ticks(PATIENCE);
     loop {
-        let mut left = registry::snapshot();
-        left.retain(|task| task.name().starts_with("storm-"));
-        let Some(one) = left.first() else { return Ok(()) };
+        let mut left = registry::tasks().filter(|task| task.name().starts_with("storm-"));
+        let Some(one) = left.next() else { return Ok(()) };
         if app::now_ticks() > deadline_ticks {
-            let (count, pid, state) = (left.len(), one.pid(), one.state());
+            let (count, pid, state) = (1 + left.count(), one.pid(), one.state());
             return Err(format!("{count} tasks are left; pid {pid} is {state:?}").into());
         }
-        drop(left);
+        drop(one);
         app::sleep(Duration::from_millis(1));
     }
 }

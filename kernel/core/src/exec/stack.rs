@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use linux_raw_sys::auxvec as aux;
 use linux_raw_sys::auxvec::{AT_EXECFN, AT_NULL, AT_PLATFORM, AT_RANDOM};
 
+use crate::errno::Errno;
+
 /// Most bytes that arguments and environment may have together, pointers included: a quarter of
 /// the customary stack.
 pub const MAX_BYTES: usize = 2 << 20;
@@ -38,15 +40,17 @@ pub struct Stack {
     pub pointer: u64,
 }
 
-/// Builds it to end at `top`, a multiple of 16. `name` is the path that is executed. `None` if it is more than
-/// [`MAX_BYTES`].
+/// Builds it to end at `top`, a multiple of 16. `name` is the path that is executed.
+///
+/// # Errors
+/// `E2BIG` if it is more than [`MAX_BYTES`]; `ENOMEM`.
 pub fn build(
     top: u64,
     arguments: &[Vec<u8>],
     environment: &[Vec<u8>],
     name: &[u8],
     facts: &Facts,
-) -> Option<Stack> {
+) -> Result<Stack, Errno> {
     const PLATFORM: &[u8] = b"x86_64";
     let lengths = arguments.iter().chain(environment).map(|string| string.len() + 1);
     let strings_bytes = lengths.sum::<usize>() + name.len() + 1 + PLATFORM.len() + 1 + 16;
@@ -74,41 +78,45 @@ pub fn build(
         |&(kind, value): &(u32, u64)| value == 0 && matches!(kind, aux::AT_SYSINFO_EHDR);
     let fixed: Vec<_> = fixed.into_iter().filter(|entry| !is_left_out(entry)).collect();
     let words = 1 + arguments.len() + 1 + environment.len() + 1 + 2 * (fixed.len() + POINTING + 1);
-    let total = strings_bytes.checked_add(words * 8)?.checked_add(16)?;
-    if total > MAX_BYTES {
-        return None;
+    if strings_bytes + words * 8 + 16 > MAX_BYTES {
+        return Err(Errno::E2BIG);
     }
     let strings_at = top - strings_bytes as u64;
     let pointer = (strings_at - words as u64 * 8) / 16 * 16;
-    let mut strings = Vec::with_capacity(strings_bytes);
-    let mut table = Vec::with_capacity((top - pointer) as usize);
-    let push_word = |table: &mut Vec<u8>, word: u64| table.extend_from_slice(&word.to_le_bytes());
-    let mut push_string = |string: &[u8], end: &[u8]| {
-        let at = strings_at + strings.len() as u64;
-        strings.extend_from_slice(string);
-        strings.extend_from_slice(end);
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact((top - pointer) as usize).map_err(|_| Errno::ENOMEM)?;
+    let mut next_string = strings_at;
+    let mut place = |len_bytes: usize| {
+        let at = next_string;
+        next_string += len_bytes as u64;
         at
     };
-    push_word(&mut table, arguments.len() as u64);
+    let push_word = |bytes: &mut Vec<u8>, word: u64| bytes.extend_from_slice(&word.to_le_bytes());
+    push_word(&mut bytes, arguments.len() as u64);
     for list in [arguments, environment] {
         for string in list {
-            let at = push_string(string, &[0]);
-            push_word(&mut table, at);
+            push_word(&mut bytes, place(string.len() + 1));
         }
-        push_word(&mut table, 0);
+        push_word(&mut bytes, 0);
     }
     let pointing: [(u32, u64); POINTING] = [
-        (AT_EXECFN, push_string(name, &[0])),
-        (AT_PLATFORM, push_string(PLATFORM, &[0])),
-        (AT_RANDOM, push_string(&facts.random, &[])),
+        (AT_EXECFN, place(name.len() + 1)),
+        (AT_PLATFORM, place(PLATFORM.len() + 1)),
+        (AT_RANDOM, place(facts.random.len())),
     ];
     for (kind, value) in fixed.into_iter().chain(pointing).chain([(AT_NULL, 0)]) {
-        push_word(&mut table, kind.into());
-        push_word(&mut table, value);
+        push_word(&mut bytes, kind.into());
+        push_word(&mut bytes, value);
     }
-    table.resize((strings_at - pointer) as usize, 0);
-    table.extend_from_slice(&strings);
-    Some(Stack { bytes: table, pointer })
+    bytes.resize((strings_at - pointer) as usize, 0);
+    // In the order in which they were placed.
+    let strings = arguments.iter().chain(environment).map(Vec::as_slice);
+    for string in strings.chain([name, PLATFORM]) {
+        bytes.extend_from_slice(string);
+        bytes.push(0);
+    }
+    bytes.extend_from_slice(&facts.random);
+    Ok(Stack { bytes, pointer })
 }
 
 #[cfg(test)]
@@ -164,7 +172,10 @@ mod tests {
             match kind {
                 AT_EXECFN => assert_eq!(it.string(value), b"/bin/sh"),
                 AT_PLATFORM => assert_eq!(it.string(value), b"x86_64"),
-                AT_RANDOM => assert_eq!(it.word(value), 0x0505_0505_0505_0505),
+                AT_RANDOM => {
+                    assert_eq!(it.word(value), 0x0505_0505_0505_0505);
+                    assert_eq!(value + 16, TOP);
+                }
                 _ => {}
             }
             seen.push(kind);
@@ -176,8 +187,8 @@ mod tests {
     #[test]
     fn too_much_is_refused() {
         let long = vec![vec![b'x'; 1 << 20]; 2];
-        assert_eq!(build(TOP, &long, &[], b"p", &facts()), None);
+        assert_eq!(build(TOP, &long, &[], b"p", &facts()), Err(Errno::E2BIG));
         let many = vec![vec![]; 300_000];
-        assert_eq!(build(TOP, &many, &[], b"p", &facts()), None);
+        assert_eq!(build(TOP, &many, &[], b"p", &facts()), Err(Errno::E2BIG));
     }
 }

@@ -10,6 +10,8 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use arrayvec::ArrayVec;
+
 use crate::errno::Errno;
 
 /// The last byte that a file can have.
@@ -160,7 +162,8 @@ impl<F: Copy + Ord, O: Clone + PartialEq> LockTable<F, O> {
     /// Gives `wanted.owner` this lock, instead of what it has on these bytes. There are at most `limit` in all.
     ///
     /// # Errors
-    /// `EAGAIN` if another's is in the way, `ENOLCK` if there are too many. Nothing has changed then.
+    /// `EAGAIN` if another's is in the way, `ENOLCK` if there are too many, or too many for the memory. Nothing has
+    /// changed then.
     pub fn lock(&mut self, file: F, wanted: &Lock<O>, limit: usize) -> Result<(), Errno> {
         if self.conflict(file, wanted).is_some() {
             return Err(Errno::EAGAIN);
@@ -169,6 +172,7 @@ impl<F: Copy + Ord, O: Clone + PartialEq> LockTable<F, O> {
         if self.len + 2 > limit {
             return Err(Errno::ENOLCK);
         }
+        self.reserve(file, 2)?;
         self.replace(file, &wanted.owner, wanted.range, Some(wanted.kind));
         Ok(())
     }
@@ -176,21 +180,34 @@ impl<F: Copy + Ord, O: Clone + PartialEq> LockTable<F, O> {
     /// Takes from an owner what it has on these bytes. There are at most `limit` in all.
     ///
     /// # Errors
-    /// `ENOLCK` if there are too many, which a hole in a lock may make one more; never for [`Range::WHOLE`].
+    /// As [`Self::lock`] `ENOLCK`, since a hole in a lock makes one more of it; never for [`Range::WHOLE`].
     pub fn unlock(&mut self, file: F, owner: &O, range: Range, limit: usize) -> Result<(), Errno> {
-        if range != Range::WHOLE && self.len + 1 > limit {
-            return Err(Errno::ENOLCK);
+        if range != Range::WHOLE {
+            if self.len + 1 > limit {
+                return Err(Errno::ENOLCK);
+            }
+            self.reserve(file, 1)?;
         }
         self.replace(file, owner, range, None);
         Ok(())
     }
 
-    /// Lets the owner have a lock of this kind on these bytes, or none.
+    /// Makes room for so many more locks on a file, if it has any: the list may be large. That of the first few is
+    /// not.
+    fn reserve(&mut self, file: F, more: usize) -> Result<(), Errno> {
+        match self.files.get_mut(&file) {
+            Some(locks) => locks.try_reserve(more).map_err(|_| Errno::ENOLCK),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the owner have a lock of this kind on these bytes, or none. There is room for what that adds: its locks do
+    /// not overlap, so that the range cuts one in two, or one at each end.
     fn replace(&mut self, file: F, owner: &O, range: Range, kind: Option<Kind>) {
         let locks = self.files.entry(file).or_default();
         self.len -= locks.len();
         let mut new = range;
-        let mut rests = Vec::new();
+        let mut rests = ArrayVec::<_, 2>::new();
         locks.retain(|lock| {
             let is_joined = Some(lock.kind) == kind && lock.range.touches(range);
             if lock.owner != *owner || !(is_joined || lock.range.overlaps(range)) {
@@ -223,11 +240,13 @@ impl<F: Copy + Ord, O: Clone + PartialEq> LockTable<F, O> {
     /// Notes that the owner of a lock that cannot be had yet waits for it.
     ///
     /// # Errors
-    /// `EDEADLK` if one of those who have to give theirs away first waits for this owner, be it by way of others.
+    /// `EDEADLK` if one of those who have to give theirs away first waits for this owner, be it by way of others;
+    /// `ENOLCK` if too many wait for the memory.
     pub fn wait(&mut self, file: F, wanted: &Lock<O>) -> Result<Ticket, Errno> {
         if self.would_wait_for_itself(file, wanted) {
             return Err(Errno::EDEADLK);
         }
+        self.waiting.try_reserve(1).map_err(|_| Errno::ENOLCK)?;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.waiting.push(Waiting { ticket, file, wanted: wanted.clone() });

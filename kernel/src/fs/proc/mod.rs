@@ -10,7 +10,6 @@ mod system;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use linux_raw_sys::general::S_IFDIR;
 use orrery_core::errno::Errno;
@@ -105,15 +104,9 @@ impl VirtualDirectory for Root {
         if from < FIRST_PROCESS && !self.0.list_entries(from, each) {
             return;
         }
-        let first = from.saturating_sub(FIRST_PROCESS);
-        let mut found = Vec::new();
-        namespace().for_each(|number, task| {
-            if u64::from(number) >= first && is_process(&task) {
-                found.push((number, process::first_number(&task)));
-            }
-        });
-        for (pid, number) in found {
-            let name = format!("{pid}");
+        let first = from.saturating_sub(FIRST_PROCESS).try_into().unwrap_or(u32::MAX);
+        for (pid, task) in namespace().tasks_from(first).filter(|(_, task)| is_process(task)) {
+            let (name, number) = (format!("{pid}"), process::first_number(&task));
             let next = FIRST_PROCESS + u64::from(pid) + 1;
             if !each(Listed { next, number, kind: S_IFDIR, name: name.as_bytes() }) {
                 return;

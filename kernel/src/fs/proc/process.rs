@@ -1,10 +1,10 @@
 //! `/proc/PID` and `/proc/PID/task/TID`.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt::Write;
 
 use linux_raw_sys::general::{
@@ -477,19 +477,41 @@ impl VirtualDirectory for Threads {
 
     fn list(&self, from: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) {
         let Ok(thread) = thread(&self.0) else { return };
-        let tasks: Vec<_> = thread.process.family.get(&tree::lock()).threads.clone();
-        let mut numbers: Vec<_> = tasks
-            .iter()
-            .map(|task| (own_number(task), first_number(task) + THREAD))
-            .filter(|&(tid, _)| FIRST_POSITION + u64::from(tid) >= from)
-            .collect();
-        numbers.sort_unstable();
-        for (tid, number) in numbers {
-            let next = FIRST_POSITION + u64::from(tid) + 1;
-            let name = format!("{tid}");
-            if !each(Listed { next, number, kind: S_IFDIR, name: name.as_bytes() }) {
+        let mut from = (from - FIRST_POSITION).try_into().unwrap_or(u32::MAX);
+        loop {
+            let numbers = lowest_numbers(&thread.process, from);
+            for (&tid, &number) in &numbers {
+                from = tid + 1;
+                let next = FIRST_POSITION + u64::from(from);
+                let name = format!("{tid}");
+                if !each(Listed { next, number, kind: S_IFDIR, name: name.as_bytes() }) {
+                    return;
+                }
+            }
+            if numbers.len() < THREADS_AT_ONCE {
                 return;
             }
         }
     }
+}
+
+/// Threads that are looked up at once to be listed: there may be too many for one list of them.
+const THREADS_AT_ONCE: usize = 512;
+
+/// The lowest [`THREADS_AT_ONCE`] numbers of a process's threads that are at least `from`, each with that of the
+/// thread's directory.
+fn lowest_numbers(process: &Process, from: u32) -> BTreeMap<u32, u64> {
+    let mut lowest = BTreeMap::new();
+    process.family.get(&tree::lock()).for_each_thread(|task, _| {
+        let tid = own_number(task);
+        let is_full = lowest.len() == THREADS_AT_ONCE;
+        if tid < from || is_full && lowest.last_key_value().is_some_and(|(&last, _)| tid > last) {
+            return;
+        }
+        lowest.insert(tid, first_number(task) + THREAD);
+        if is_full {
+            lowest.pop_last();
+        }
+    });
+    lowest
 }

@@ -70,7 +70,7 @@ pub(super) fn uptime(text: &mut Text) -> Result {
 
 /// Averages are not kept.
 pub(super) fn loadavg(text: &mut Text) -> Result {
-    let running = registry::snapshot().iter().filter(|task| task.state.is_runnable()).count();
+    let running = registry::tasks().filter(|task| task.state.is_runnable()).count();
     let (tasks, last) = (registry::count(), super::own_number());
     put(text, format_args!("0.00 0.00 0.00 {running}/{tasks} {last}\n"))
 }
@@ -166,14 +166,13 @@ pub(super) fn stat(text: &mut Text) -> Result {
     }
     let switches: u64 = cpu::each().map(|cpu| CPUS.of(cpu).switches()).sum();
     let booted = time::realtime_offset_nanos() / 1_000_000_000;
-    let tasks = registry::snapshot();
-    let running = tasks.iter().filter(|task| task.state.is_runnable()).count();
+    let running = registry::tasks().filter(|task| task.state.is_runnable()).count();
     put(
         text,
         format_args!(
             "ctxt {switches}\nbtime {booted}\nprocesses {}\nprocs_running {running}\n\
              procs_blocked 0\n",
-            tasks.len()
+            registry::count()
         ),
     )
 }

@@ -89,8 +89,19 @@ fn no_memory<E>(_: E) -> Errno {
 /// What a change leaves to be let go after the lock.
 struct Leftovers<'s> {
     update: Update<'s, Space, BATCH>,
-    areas: Vec<Area<Backing>>,
+    areas: Vec<Removed>,
 }
+
+/// What keeps the objects that removed areas showed.
+enum Removed {
+    /// One of few.
+    One { _area: Area<Backing> },
+    /// All areas as they were before: a list of many would be a large block of memory.
+    Many { _before: Areas<Backing> },
+}
+
+/// Areas that are few.
+const FEW: usize = 128;
 
 impl Leftovers<'_> {
     fn release(mut self) {
@@ -147,9 +158,13 @@ impl Space {
             return Ok(Leftovers { update: Update::new(self, self.root), areas });
         }
         let update = self.unmap_pages(start, end)?;
+        let are_many = inner.areas.len() > FEW && inner.areas.within(start, end).nth(FEW).is_some();
+        if are_many {
+            areas.push(Removed::Many { _before: inner.areas.clone() });
+        }
         let removed = inner.areas.remove(start, end, |area| {
-            if area.backing.object().is_some() {
-                areas.push(area);
+            if !are_many && area.backing.object().is_some() {
+                areas.push(Removed::One { _area: area });
             }
         });
         debug_assert!(removed.is_ok(), "there is room for a split");

@@ -70,8 +70,8 @@ fn send_to_each(
 ) -> Result<(), Errno> {
     let mut result = Err(Errno::ESRCH);
     let mut tree = tree::lock();
-    current().process.namespace.for_each(|number, task| {
-        let Some(thread) = thread_of(&task) else { return };
+    for (number, task) in current().process.namespace.tasks_from(0) {
+        let Some(thread) = thread_of(&task) else { continue };
         let process = &*thread.process;
         let is_leader = process.family.get(&tree).pid == task.pid();
         if is_leader && is_wanted(number, process, &tree) {
@@ -80,7 +80,7 @@ fn send_to_each(
                 result = sent;
             }
         }
-    });
+    }
     result
 }
 
