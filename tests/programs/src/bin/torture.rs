@@ -718,6 +718,7 @@ fn lines_of(path: &std::ffi::CStr) -> Result<usize, Errno> {
         }
         lines += bytes.iter().filter(|&&byte| byte == b'\n').count();
     }
+}
 
 /// A thread that is moved about, and what it is told of that.
 #[derive(Default)]
