@@ -160,7 +160,12 @@ fn lock_unless_scarce() -> Option<Locked> {
 
 /// Whether programs get no more memory.
 pub fn is_scarce() -> bool {
-    FREE.load(Ordering::Relaxed) <= RESERVE.load(Ordering::Relaxed)
+    is_scarce_without(0)
+}
+
+/// Whether programs would get no more memory if so many frames fewer were free.
+pub fn is_scarce_without(frames: u64) -> bool {
+    FREE.load(Ordering::Relaxed) <= RESERVE.load(Ordering::Relaxed) + frames
 }
 
 /// As [`alloc_for_program`], zeroed.

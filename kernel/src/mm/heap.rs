@@ -5,6 +5,10 @@
 //! freed ones at hand, sorted by [size class](CLASS_BYTES), and goes to `talc`, and to its lock, only when it
 //! has none or too many. A magazine is used by its own CPU, with interrupts off.
 //!
+//! What is small is there for certain, as far as the frames that are kept from programs go: most of the kernel cannot
+//! go on without. A [large](LARGE_BYTES) allocation may fail, by rule: its size is mostly a program's choice, there
+//! may be no block of that size, and it leaves those frames alone.
+//!
 //! Meant for tasks. The lock turns interrupts off all the same, so that an interrupt handler that
 //! frees something cannot deadlock. It is not a [`SpinLock`](crate::sync::SpinLock), since `talc`
 //! wants a `lock_api` mutex; nothing but the frames' lock is ever taken under it.
@@ -203,6 +207,9 @@ const USUAL_ORDER: u8 = 6;
 const TABLES_BYTES: usize = 4096;
 const OVERHEAD_BYTES: usize = 64;
 
+/// Allocations of more bytes may fail: whoever makes them says so (`try_reserve`), and can do without.
+const LARGE_BYTES: usize = 16 << 10;
+
 static CLAIMED_FRAMES: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
@@ -220,6 +227,9 @@ unsafe impl Source for FromFrames {
             .ok_or(())?;
         let wanted_frames = (wanted_bytes as u64).div_ceil(FRAME_BYTES);
         let least = wanted_frames.next_power_of_two().trailing_zeros() as u8;
+        if layout.size() > LARGE_BYTES && frames::is_scarce_without(1 << least) {
+            return Err(());
+        }
         // The usual block first; where memory is short or in pieces, what is just enough.
         let (block, order) = [least.max(USUAL_ORDER), least]
             .into_iter()

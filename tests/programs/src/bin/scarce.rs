@@ -18,7 +18,8 @@ fn main() {
     if std::env::args().nth(1).is_some_and(|arg| arg == "@ends") {
         std::process::exit(7);
     }
-    programs::main(&[("unmap", unmap_many), ("exec", exec_much)]);
+    // In this order: what the kernel's heap has had, it keeps, and what comes next finds it there.
+    programs::main(&[("exec", exec_much), ("unmap", unmap_many)]);
 }
 
 fn free_kib() -> u64 {
@@ -33,6 +34,34 @@ fn leave_little() {
         let base = pages(16);
         (0..16).for_each(|number| poke(page(base, number), 1));
     }
+}
+
+/// As many arguments as a program may have.
+fn exec_much() {
+    let long = vec![b'x'; 120 << 10];
+    let long = std::ffi::CString::new(long).unwrap();
+    let mut arguments = vec![c"scarce".as_ptr(), c"@ends".as_ptr()];
+    arguments.extend([long.as_ptr(); 16]);
+    arguments.push(std::ptr::null());
+    let execute = || {
+        let environment = [std::ptr::null::<libc::c_char>()];
+        sys!(SYS_execve, c"/proc/self/exe".as_ptr(), arguments.as_ptr(), environment.as_ptr())
+    };
+    let with_little = ending(|| {
+        leave_little();
+        let me = id();
+        let result = execute();
+        check!(result == Err(Errno(libc::ENOMEM)), "{}", outcome(result));
+        check!(me == id(), "another process");
+        status()
+    });
+    check!(with_little.exited_with(0), "{with_little}");
+    let with_enough = ending(|| {
+        say!("with enough: {}", outcome(execute()));
+        1
+    });
+    check!(with_enough.exited_with(7), "{with_enough}");
+    say!("with little: {with_little}, with enough: {with_enough}");
 }
 
 /// Files' areas, each of a page and none like its neighbours, that are unmapped at once.
@@ -50,32 +79,6 @@ fn unmap_many() {
         unmap(base, AREAS * PAGE);
         status()
     });
+    check!(result.exited_with(0), "{result}");
     say!("unmapped: {result}");
-}
-
-/// As many arguments as a program may have.
-fn exec_much() {
-    let long = vec![b'x'; 120 << 10];
-    let long = std::ffi::CString::new(long).unwrap();
-    let mut arguments = vec![c"scarce".as_ptr(), c"@ends".as_ptr()];
-    arguments.extend([long.as_ptr(); 16]);
-    arguments.push(std::ptr::null());
-    let execute = || {
-        let environment = [std::ptr::null::<libc::c_char>()];
-        sys!(SYS_execve, c"/proc/self/exe".as_ptr(), arguments.as_ptr(), environment.as_ptr())
-    };
-    let with_enough = ending(|| {
-        say!("with enough: {}", outcome(execute()));
-        1
-    });
-    check!(with_enough.exited_with(7), "{with_enough}");
-    let with_little = ending(|| {
-        leave_little();
-        let me = id();
-        let result = execute();
-        check!(result == Err(Errno(libc::ENOMEM)), "{}", outcome(result));
-        check!(me == id(), "another process");
-        status()
-    });
-    say!("with little: {with_little}");
 }
