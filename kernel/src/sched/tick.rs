@@ -135,7 +135,8 @@ fn add_one(counter: &AtomicU64) {
 pub(super) fn due_ticks() -> Option<u64> {
     let cpu = percpu::cpu_id();
     let tick = TICKS.of(cpu);
-    let due = if tick.is_busy.load(Ordering::Relaxed) {
+    // Who is about to leave idleness would set the timer a moment later.
+    let due = if tick.is_busy.load(Ordering::Relaxed) || percpu::need_resched() {
         &tick.due_ticks
     } else if cpu < WATCHMEN {
         &tick.watch_due_ticks
