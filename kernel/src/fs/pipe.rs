@@ -316,16 +316,22 @@ impl Pipe {
                     return result.map(|()| rights);
                 }
             }
-            if self.has_ended() {
+            if !self.await_news(transfer)? {
                 return Ok(None);
             }
-            if transfer.is_nonblocking() {
-                return Err(Errno::EAGAIN);
-            }
-            self.readable
-                .wait(INTERRUPTIBLE, || self.has_news())
-                .map_err(|_| Errno::RESTART_SYS)?;
         }
+    }
+
+    /// Waits until there may be something to read. False if there never will.
+    fn await_news(&self, transfer: &Transfer) -> Result<bool, Errno> {
+        if self.has_ended() {
+            return Ok(false);
+        }
+        if transfer.is_nonblocking() {
+            return Err(Errno::EAGAIN);
+        }
+        self.readable.wait(INTERRUPTIBLE, || self.has_news()).map_err(|_| Errno::RESTART_SYS)?;
+        Ok(true)
     }
 
     /// Whether nothing is there, and nothing will come any more. The last writer may have written before it went.

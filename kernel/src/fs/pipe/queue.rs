@@ -284,15 +284,9 @@ impl Pipe {
             if let Some(result) = self.read_now(to) {
                 return result.map(|()| None);
             }
-            if self.has_ended() {
+            if !self.await_news(transfer)? {
                 return Ok(None);
             }
-            if transfer.is_nonblocking() {
-                return Err(Errno::EAGAIN);
-            }
-            self.readable
-                .wait(INTERRUPTIBLE, || self.has_news())
-                .map_err(|_| Errno::RESTART_SYS)?;
         }
     }
 
