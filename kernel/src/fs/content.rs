@@ -13,7 +13,7 @@ use orrery_core::signal::Signal;
 use super::io::{IoFrom, IoTo};
 use super::limits;
 use super::page::{PAGE_BYTES, Page};
-use super::usage::Usage;
+use super::write_or_run::WriteOrRun;
 use crate::mm::VirtAddr;
 use crate::mm::address::virt_to_phys;
 use crate::mm::space::{Access, PageError, SourcePage};
@@ -29,7 +29,7 @@ pub struct Content {
     pages: SpinLock<Pages>,
     changes: Mutex<()>,
     /// Who writes or runs it.
-    pub usage: Usage,
+    pub write_or_run: WriteOrRun,
 }
 
 struct Pages {
@@ -101,7 +101,7 @@ impl Content {
         Self {
             pages: SpinLock::new("file pages", pages),
             changes: Mutex::new(()),
-            usage: Usage::default(),
+            write_or_run: WriteOrRun::default(),
         }
     }
 

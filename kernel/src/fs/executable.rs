@@ -12,7 +12,7 @@ use super::files::{Files, FsContext};
 use super::inode::{Inode, Node};
 use super::io::IoTo;
 use super::lookup::{self, LastLink, Start};
-use super::usage::Running;
+use super::write_or_run::Running;
 use crate::mm::space::{Access, PageError, PageSource, SourcePage};
 
 /// A regular file as the source of mapped pages.

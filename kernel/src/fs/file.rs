@@ -20,7 +20,7 @@ use super::io::{IoFrom, IoTo};
 use super::limits;
 use super::lock;
 use super::socket::SocketEnd;
-use super::usage::Writing;
+use super::write_or_run::Writing;
 use crate::mm::space::PageSource;
 use crate::process::Process;
 use crate::sched::mutex::Mutex;

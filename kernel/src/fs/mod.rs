@@ -1,7 +1,7 @@
 //! Files.
 //!
 //! Bottom up:
-//! - [`io`]: where bytes come from and go to; [`page`]: frames that hold them; [`limits`], [`time`]; [`usage`]
+//! - [`io`]: where bytes come from and go to; [`page`]: frames that hold them; [`limits`], [`time`]; [`write_or_run`]
 //! - [`content`], [`directory`], [`inode`]: what is stored
 //! - [`lookup`], [`namespace`]: paths, and changes of the tree; [`bundle`]: the tree that a boot begins with
 //! - [`file`]: what is behind a descriptor; [`pipe`], [`fifo`], [`socket`], [`event_fd`], [`pidfd`],
@@ -40,7 +40,7 @@ pub mod terminal;
 pub mod text;
 pub mod time;
 pub mod tree;
-pub mod usage;
+pub mod write_or_run;
 
 pub use bundle::{Instructions, first_program, instructions};
 pub use executable::Executable;

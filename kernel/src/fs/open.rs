@@ -14,7 +14,7 @@ use super::file::{File, OpenFile};
 use super::inode::{Inode, Node};
 use super::lookup::{self, Found, Last, LastLink, Start};
 use super::namespace;
-use super::usage::Writing;
+use super::write_or_run::Writing;
 
 /// Flags that are about opening only.
 const ONCE: u32 = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC;

@@ -10,9 +10,9 @@ use super::inode::{Inode, Node};
 
 /// How many write a file or, as a negative number, run it.
 #[derive(Default)]
-pub struct Usage(AtomicI32);
+pub struct WriteOrRun(AtomicI32);
 
-impl Usage {
+impl WriteOrRun {
     /// One more of those whom `step`, 1 or -1, stands for; none where there are some of the others.
     fn join(&self, step: i32) -> Result<(), Errno> {
         let add = |count: i32| if count * step >= 0 { count.checked_add(step) } else { None };
@@ -44,7 +44,7 @@ impl Writing {
     /// `ETXTBSY` if somebody runs it.
     pub fn begin(inode: &Arc<Inode>) -> Result<Option<Self>, Errno> {
         let Some(content) = content(inode) else { return Ok(None) };
-        content.usage.join(Self::STEP)?;
+        content.write_or_run.join(Self::STEP)?;
         Ok(Some(Self(inode.clone())))
     }
 }
@@ -52,7 +52,7 @@ impl Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         if let Some(content) = content(&self.0) {
-            content.usage.leave(Self::STEP);
+            content.write_or_run.leave(Self::STEP);
         }
     }
 }
@@ -66,7 +66,7 @@ impl Running {
     /// # Errors
     /// `EACCES` if it is no regular file; `ETXTBSY` if it is open to be written.
     pub fn begin(inode: Arc<Inode>) -> Result<Self, Errno> {
-        content(&inode).ok_or(Errno::EACCES)?.usage.join(Self::STEP)?;
+        content(&inode).ok_or(Errno::EACCES)?.write_or_run.join(Self::STEP)?;
         Ok(Self(inode))
     }
 
@@ -79,7 +79,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(content) = content(&self.0) {
-            content.usage.leave(Self::STEP);
+            content.write_or_run.leave(Self::STEP);
         }
     }
 }

@@ -28,7 +28,7 @@ use super::tree::{InTree, Tree};
 use super::usage::{Counts, Usage};
 use super::wait::Status;
 use super::{attribute, signal};
-use crate::fs::usage::Running;
+use crate::fs::write_or_run::Running;
 use crate::sched::Task;
 use crate::sched::wait::WaitQueue;
 use crate::sync::SpinLock;

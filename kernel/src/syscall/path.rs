@@ -14,7 +14,7 @@ use crate::fs::inode::{Inode, Node};
 use crate::fs::lookup::{self, Found, LastLink};
 use crate::fs::namespace::{self, IfExists, Remove};
 use crate::fs::open;
-use crate::fs::usage::Writing;
+use crate::fs::write_or_run::Writing;
 use crate::mm::user;
 use crate::process::current;
 
