@@ -8,7 +8,7 @@ use alloc::string::String;
 use orrery_core::cpuset::CpuSet;
 use orrery_core::sched::{Nice, Policy};
 
-use crate::arch::smp::Started;
+use crate::arch::smp::{self, Started};
 use crate::arch::{Platform, tsc};
 use crate::boot::BootInfo;
 use crate::drivers::exit::Ending;
@@ -62,8 +62,17 @@ pub fn create() {
     wake::wake_new(&init);
 }
 
+/// A CPU that has been started still has a few steps to take until it schedules, which the host may delay: tasks that are
+/// to run there would find no such CPU.
+fn wait_for_all_cpus() {
+    while cpu::online().len() < smp::count() as usize {
+        core::hint::spin_loop();
+    }
+}
+
 /// `init`'s body.
 fn run() -> i32 {
+    wait_for_all_cpus();
     boot::finish();
     watchdog::boot_is_finished();
     let worker = spawn("kworker", Policy::default(), Box::new(work::run));
