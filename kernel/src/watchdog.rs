@@ -13,15 +13,15 @@
 //!   (all of `kernel_main`), it is the other CPUs that see it stop.
 //!
 //! Nothing here reads the host's clock, and no verdict falls on a CPU that the host merely leaves
-//! without time: a CPU accuses itself only by its own ticks, and [`LIMIT_TICKS`] of another CPU's
-//! are some seconds. A verdict ends the machine with [`Ending::Watchdog`](crate::drivers::exit).
+//! without time: a CPU accuses itself only by its own ticks, and [`SILENCE_LIMIT_TICKS`] of another
+//! CPU's are some seconds. A verdict ends the machine with [`Ending::Watchdog`](crate::drivers::exit).
 //!
 //! Neighbours: `sched::tick` calls [`look`] and says when a CPU is busy; `panic` tells the story.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[cfg(doc)]
-use orrery_core::watchdog::LIMIT_TICKS;
+use orrery_core::watchdog::SILENCE_LIMIT_TICKS;
 use orrery_core::watchdog::{Switch, Verdict, Watchdog};
 
 use crate::arch::percpu;

@@ -83,8 +83,9 @@ fn a_lock_taken_twice_is_noticed() {
 
 #[test]
 fn a_cpu_that_does_not_schedule_is_noticed() {
-    for kind in ["hang", "hang-irq"] {
+    for kind in ["hang", "hang-irq", "hang-call"] {
         let outcome = crash(Guest::new().smp(2), kind, WATCHDOG);
+        assert_eq!(story(&outcome).task.as_deref(), Some("panic"), "{}", outcome.story());
         names(&outcome, Image::Fast, "panic", "workloads/panic.rs");
     }
 }

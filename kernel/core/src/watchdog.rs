@@ -6,12 +6,15 @@
 //!
 //! Two ways to hang, two ways to be seen:
 //! - A CPU that still takes interrupts but owes a task switch (`need_resched` is set and nothing
-//!   comes of it: preemption disabled for ever) is found by its own ticks: [`LIMIT_TICKS`] of them
-//!   in a row with a switch owed and no scheduling point in between. A task that runs long because
-//!   nobody else is due is no hang.
+//!   comes of it: preemption disabled for ever) is found by its own ticks: [`OWED_LIMIT_TICKS`] of
+//!   them in a row with a switch owed and no scheduling point in between. A task that runs long
+//!   because nobody else is due is no hang.
 //! - A CPU that takes no interrupts at all is found by another one. Each CPU watches the next one,
-//!   in a ring, that is not idle: [`LIMIT_TICKS`] of the watcher's ticks without a tick or a
+//!   in a ring, that is not idle: [`SILENCE_LIMIT_TICKS`] of the watcher's ticks without a tick or a
 //!   scheduling point of the watched one. The limit leaves room for ticks that come unevenly.
+//!
+//! A CPU that owes a switch may do so because it waits for a silent one: for a lock, or for an answer to an
+//! interrupt. Silence is therefore found long before a switch that is owed, so that the story is the culprit's.
 //!
 //! A boot that hangs is seen the same way, when it counts its milestones as scheduling points and
 //! says that a switch is owed. If all CPUs but one are idle, nobody watches that one; the kernel may
@@ -23,8 +26,11 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::cpuset::MAX_CPUS;
 
-/// Ticks without a sign of life that make a hang.
-pub const LIMIT_TICKS: u32 = 10;
+/// Ticks without a sign of life of another CPU that make a hang.
+pub const SILENCE_LIMIT_TICKS: u32 = 10;
+
+/// Ticks with a switch owed that make a hang. Twice the limit of silence, for those whose ticks come slowly.
+pub const OWED_LIMIT_TICKS: u32 = 2 * SILENCE_LIMIT_TICKS;
 
 /// Whether the scheduler has decided on a switch that has not happened yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +150,7 @@ impl Watchdog {
         let points = own.points.load(Ordering::Relaxed);
         let well = switch == Switch::NotOwed || points != own.own_points.load(Ordering::Relaxed);
         own.own_points.store(points, Ordering::Relaxed);
-        if missed_too_often(&own.own_missed, well) {
+        if missed_too_often(&own.own_missed, OWED_LIMIT_TICKS, well) {
             Verdict::NotScheduling { cpu, points }
         } else {
             Verdict::Alive
@@ -164,7 +170,7 @@ impl Watchdog {
         let well = own.watched.swap(next as u32, Ordering::Relaxed) != next as u32
             || own.watched_signs.load(Ordering::Relaxed) != signs;
         own.watched_signs.store(signs, Ordering::Relaxed);
-        if missed_too_often(&own.watched_missed, well) {
+        if missed_too_often(&own.watched_missed, SILENCE_LIMIT_TICKS, well) {
             let points = self.cpus[next].points.load(Ordering::Relaxed);
             Verdict::Silent { cpu: next, points, seen_by: cpu }
         } else {
@@ -185,9 +191,9 @@ fn bump(counter: &AtomicU64) {
 }
 
 /// Counts ticks that were not well in a row.
-fn missed_too_often(missed: &AtomicU32, well: bool) -> bool {
+fn missed_too_often(missed: &AtomicU32, limit: u32, well: bool) -> bool {
     let count = if well { 0 } else { missed.load(Ordering::Relaxed) + 1 };
-    let too_often = count >= LIMIT_TICKS;
+    let too_often = count >= limit;
     missed.store(if too_often { 0 } else { count }, Ordering::Relaxed);
     too_often
 }
@@ -209,7 +215,7 @@ mod tests {
     fn a_cpu_that_owes_a_switch_finds_itself() {
         let watchdog = watch(&[0]);
         // The first tick sees the point that waking was.
-        for _ in 0..LIMIT_TICKS {
+        for _ in 0..OWED_LIMIT_TICKS {
             assert_eq!(watchdog.tick(0, Switch::Owed), Verdict::Alive);
         }
         assert_eq!(watchdog.tick(0, Switch::Owed), Verdict::NotScheduling { cpu: 0, points: 1 });
@@ -227,7 +233,7 @@ mod tests {
     fn a_scheduling_point_now_and_then_is_life() {
         let watchdog = watch(&[0]);
         for _ in 0..100 {
-            for _ in 0..LIMIT_TICKS {
+            for _ in 0..OWED_LIMIT_TICKS {
                 assert_eq!(watchdog.tick(0, Switch::Owed), Verdict::Alive);
             }
             watchdog.scheduling_point(0);
@@ -238,7 +244,7 @@ mod tests {
     fn a_silent_cpu_is_found_by_the_one_before_it_in_the_ring() {
         let watchdog = watch(&[1, 4, 7]);
         let mut verdicts = Vec::new();
-        for _ in 0..=LIMIT_TICKS {
+        for _ in 0..=SILENCE_LIMIT_TICKS {
             for cpu in [1, 7] {
                 verdicts.push(watchdog.tick(cpu, Switch::NotOwed));
             }
@@ -255,11 +261,30 @@ mod tests {
             assert_eq!(watchdog.tick(0, Switch::NotOwed), Verdict::Alive);
         }
         watchdog.wake(1);
-        for _ in 0..LIMIT_TICKS {
+        for _ in 0..SILENCE_LIMIT_TICKS {
             assert_eq!(watchdog.tick(0, Switch::NotOwed), Verdict::Alive);
         }
         let silent = Verdict::Silent { cpu: 1, points: 2, seen_by: 0 };
         assert_eq!(watchdog.tick(0, Switch::NotOwed), silent);
+    }
+
+    #[test]
+    fn who_waits_for_a_silent_cpu_is_not_accused() {
+        let watchdog = watch(&[0, 1, 2]);
+        // CPU 1 is silent; CPU 2, which is not the one that watches it, waits for it, and ticks half as often again.
+        for round in 0..=SILENCE_LIMIT_TICKS {
+            let ticks = [(2, Switch::Owed), (2, Switch::Owed), (0, Switch::NotOwed)];
+            for &(cpu, switch) in &ticks[(round % 2) as usize..] {
+                match watchdog.tick(cpu, switch) {
+                    Verdict::Alive => {}
+                    verdict => {
+                        assert_eq!(verdict, Verdict::Silent { cpu: 1, points: 1, seen_by: 0 });
+                        return;
+                    }
+                }
+            }
+        }
+        panic!("nobody is accused");
     }
 
     proptest! {
@@ -289,7 +314,7 @@ mod tests {
             }
             watchdog.wake(dead);
             let mut accused = Vec::new();
-            for _ in 0..LIMIT_TICKS + 1 {
+            for _ in 0..SILENCE_LIMIT_TICKS + 1 {
                 for cpu in (0..4).filter(|&cpu| cpu != dead) {
                     watchdog.wake(cpu);
                     match watchdog.tick(cpu, Switch::NotOwed) {

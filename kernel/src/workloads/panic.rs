@@ -1,15 +1,17 @@
 //! `panic`: crashes on purpose, to show what a crash looks like on the host.
 
 use core::hint::black_box;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::app::{self, Args, Builder, CpuSet, Failure, SpinLock};
 use crate::arch::cpu;
 use crate::arch::irq::IrqOff;
+use crate::sched::call;
 use crate::sync::PreemptOff;
 
 crate::app!(
     name = "panic",
-    about = "crashes: kind=assert|page-fault|stack-overflow|deadlock|lock-order|hang|hang-irq",
+    about = "crashes: kind=assert|page-fault|stack-overflow|deadlock|lock-order|hang|hang-irq|hang-call",
     main = main,
 );
 
@@ -24,6 +26,7 @@ fn main(args: &Args<'static>) -> Result<(), Failure> {
             ("lock-order", lock_order),
             ("hang", hang),
             ("hang-irq", hang_irq),
+            ("hang-call", hang_call),
         ],
     )?;
     args.finish()?;
@@ -73,17 +76,8 @@ fn lock_order() {
 /// Keeps its CPU from scheduling, though a task waits there.
 fn hang() {
     let here = CpuSet::single(app::cpu());
-    if app::set_affinity(here).is_err() {
-        panic!("the CPU that runs this is not online");
-    }
-    let waiting = Builder::new("waiting").cpus(here).spawn(|| {
-        while !app::should_stop() {
-            app::yield_now();
-        }
-    });
-    if let Err(why) = waiting {
-        panic!("the task that would wait cannot be made: {why}");
-    }
+    stay_on(here);
+    spawn("waiting", here, yield_for_ever);
     let _off = PreemptOff::new();
     loop {
         cpu::pause();
@@ -95,5 +89,49 @@ fn hang_irq() {
     let _off = IrqOff::new();
     loop {
         cpu::pause();
+    }
+}
+
+/// Set by the task that hangs once its CPU takes no interrupts.
+static HANGS: AtomicBool = AtomicBool::new(false);
+
+/// As [`hang_irq`], while another CPU waits for this one and owes its own tasks a switch: the story is not that
+/// CPU's.
+fn hang_call() {
+    let here = CpuSet::single(app::cpu());
+    stay_on(here);
+    let mut others = app::online();
+    others.remove(app::cpu());
+    if let Some(other) = others.iter().next().map(CpuSet::single) {
+        spawn("waiting", other, yield_for_ever);
+        spawn("calling", other, move || {
+            while !HANGS.load(Ordering::Acquire) {
+                app::yield_now();
+            }
+            call::run_on(here, &|| ());
+        });
+    }
+    let _off = IrqOff::new();
+    HANGS.store(true, Ordering::Release);
+    loop {
+        cpu::pause();
+    }
+}
+
+fn stay_on(cpu: CpuSet) {
+    if app::set_affinity(cpu).is_err() {
+        panic!("the CPU that runs this is not online");
+    }
+}
+
+fn spawn(name: &str, cpu: CpuSet, main: impl FnOnce() + Send + 'static) {
+    if let Err(why) = Builder::new(name).cpus(cpu).spawn(main) {
+        panic!("the task '{name}' cannot be made: {why}");
+    }
+}
+
+fn yield_for_ever() {
+    while !app::should_stop() {
+        app::yield_now();
     }
 }
