@@ -103,7 +103,7 @@ fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
     *process.handover.lock() = Some(Box::new(handover));
     thread::doom(process, &tree, is_leader);
     if let Some(leader) = leader {
-        thread::interrupt(leader);
+        thread::call_away(leader);
     }
     drop(tree);
     process.threads_changed.wake_all();

@@ -96,11 +96,11 @@ pub struct VforkDone {
 }
 
 impl VforkDone {
-    /// Waits until it has. Only a signal that kills ends the wait before.
+    /// Waits until it has, or the waiting thread [must leave](Thread::must_leave).
     pub fn wait(&self) {
         self.waiters.wait_until(|| {
             self.is_done.load(Ordering::Acquire)
-                || super::try_current().is_some_and(Thread::is_doomed)
+                || super::try_current().is_some_and(Thread::must_leave)
         });
     }
 
@@ -151,6 +151,12 @@ impl Thread {
     /// Whether it must go before it returns to ring 3.
     pub fn is_doomed(&self) -> bool {
         self.is_doomed.load(Ordering::SeqCst)
+    }
+
+    /// Whether it must leave whatever it waits for: to end, or as the leader to go on with a program that another
+    /// thread has executed.
+    pub fn must_leave(&self) -> bool {
+        self.is_doomed() || self.process.handover.lock().is_some()
     }
 
     /// Its number in its own namespace.
@@ -297,14 +303,19 @@ pub fn interrupt(task: &Task) {
     }
 }
 
+/// Makes a thread that [must leave](Thread::must_leave) look at that, however it sleeps.
+pub(super) fn call_away(task: &Task) {
+    interrupt(task);
+    // Who waits for a `vfork` child does so uninterruptibly.
+    wake::wake(task);
+}
+
 /// Dooms every thread of a process but those that `spare` names. Under the tree's lock.
 pub(super) fn doom(process: &Process, tree: &tree::Tree, spare: impl Fn(&Task) -> bool) {
     process.family.get(tree).for_each_thread(|task, thread| {
         if !spare(task) {
             thread.is_doomed.store(true, Ordering::SeqCst);
-            interrupt(task);
-            // Who waits for a `vfork` child does so uninterruptibly, but looks at this.
-            wake::wake(task);
+            call_away(task);
         }
     });
 }

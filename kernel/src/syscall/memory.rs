@@ -155,7 +155,7 @@ fn populate(
     access: Option<Access>,
 ) -> Result<(), Fault> {
     let thread = current();
-    space.populate(start, len_bytes, access, || !thread.is_doomed())
+    space.populate(start, len_bytes, access, || !thread.must_leave())
 }
 
 /// munmap(2).

@@ -16,7 +16,7 @@ use crate::println;
 use crate::process::thread::Thread;
 use crate::process::tree;
 use crate::process::wait::Status;
-use crate::process::{exit, look_again, run_timer};
+use crate::process::{exec, exit, look_again, run_timer};
 use crate::sched;
 use crate::trace::events;
 
@@ -83,6 +83,8 @@ pub fn deliver(thread: &Thread, frame: &mut Frame) {
     loop {
         if process.signals.job.is_asked() {
             job::stop_here(thread);
+            // Another thread may have executed a program meanwhile.
+            exec::adopt_handover();
         }
         if thread.is_doomed() {
             exit::exit_thread();
@@ -277,7 +279,7 @@ pub(super) fn is_due(thread: &Thread) -> bool {
     };
     let is_due = is_due
         || thread.process.signals.job.is_asked()
-        || thread.is_doomed()
+        || thread.must_leave()
         || task.stop_requested()
         || thread.signals.own.lock().forced.is_some();
     if is_due {

@@ -116,7 +116,7 @@ pub(super) fn stop_here(thread: &Thread) {
     let task = sched::current();
     let mode =
         WaitMode { sleep: Sleep::Interruptible, sharing: Sharing::Shared, deadline_ticks: None };
-    let goes_on = || !control.is_asked() || thread.is_doomed() || task.stop_requested();
+    let goes_on = || !control.is_asked() || thread.must_leave() || task.stop_requested();
     while control.resumed.wait(mode, goes_on).is_err() && !goes_on() {
         // A signal that is for later: whoever goes on looks at all there are.
         task.interruptions.fetch_and(!interruption::SIGNAL, Ordering::SeqCst);
