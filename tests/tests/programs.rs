@@ -2,6 +2,7 @@
 
 use orrery_tests::programs::{OnLinux, is_root};
 use orrery_tests::{Guest, judge, skip};
+use trace_tools::events::Known;
 
 /// Categories whose events are few. All of them, for programs that do nothing but system calls, would be gigabytes.
 const FEW_EVENTS: &str = "task,process";
@@ -89,6 +90,16 @@ fn threads_are_scheduled_by_the_rules() {
     let outcome =
         guest.program("threads", &["join", "condvar", "channel", "park", "barrier"]).run();
     judge::everything(outcome.exited_with(0));
+}
+
+/// What a process has set to go off every millisecond ends with it, not with its zombie 200 ms later.
+#[test]
+fn a_zombies_timer_is_off() {
+    let guest = Guest::new().icount().trace("sched,task").program("timers", &["zombie"]);
+    let outcome = guest.run();
+    let is_switch = |known: &Known| matches!(known, Known::SchedSwitch { .. });
+    let switches = outcome.exited_with(0).known().filter(|(_, known)| is_switch(known)).count();
+    assert!(switches < 100, "{switches} switches");
 }
 
 /// Under --icount a program's run repeats to the bit, its address space included.

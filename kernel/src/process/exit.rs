@@ -70,6 +70,9 @@ pub fn exit_thread() -> ! {
     }
     let process = thread.process.clone();
     let ends = leave_group(&process, thread, task);
+    if ends.is_some() {
+        process.real_timer.clear();
+    }
     let code = ends.as_ref().map_or(0, |ends| i32::from(ends.status.code()));
     // The reference goes before the task: what follows never returns.
     drop(process);

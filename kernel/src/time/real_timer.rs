@@ -103,6 +103,16 @@ impl Slot {
         }
         old
     }
+
+    /// Forgets the setting: the process has ended. It may be long until it is reaped.
+    pub fn clear(&self) {
+        let timer = self.0.lock().take();
+        if let Some(timer) = timer {
+            let mut state = timer.state.lock();
+            state.deadline_ticks = None;
+            timer.take_back(&mut state);
+        }
+    }
 }
 
 impl Default for Slot {
@@ -113,11 +123,7 @@ impl Default for Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(timer) = self.0.lock().take() {
-            let mut state = timer.state.lock();
-            state.deadline_ticks = None;
-            timer.take_back(&mut state);
-        }
+        self.clear();
     }
 }
 

@@ -23,6 +23,7 @@ fn main() {
         ("alarm", alarm),
         ("interval", interval),
         ("inherited", inherited),
+        ("zombie", zombie),
         ("errors", errors),
         ("vdso", vdso),
     ]);
@@ -305,6 +306,18 @@ fn inherited() {
         0
     });
     say!("{status}, the parent's still runs: {}", sys!(SYS_alarm, 0) != Ok(0));
+}
+
+/// The timer of a process that has ended, and is not waited for yet: nobody hears of it.
+fn zombie() {
+    let child = spawn(|| {
+        let every = [0i64, 1_000, 0, 1_000];
+        signal::dispose(libc::SIGALRM, libc::SIG_IGN);
+        sys!(SYS_setitimer, libc::ITIMER_REAL, &every, 0).unwrap();
+        0
+    });
+    pause_ms(200);
+    say!("{}", wait(child));
 }
 
 fn errors() {
