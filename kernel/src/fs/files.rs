@@ -153,6 +153,19 @@ impl Files {
         Ok(())
     }
 
+    /// Takes back a descriptor that was given to this file, and that the program has not been told of. Another thread
+    /// may have closed it, and may have something else there by now.
+    pub fn withdraw(&self, fd: u32, file: &Arc<OpenFile>) {
+        let closed = {
+            let mut table = self.table.lock();
+            let is_there = table.get(fd).is_some_and(|it| Arc::ptr_eq(it, file));
+            if is_there { table.remove(fd).ok() } else { None }
+        };
+        if let Some(file) = closed {
+            self.on_close(&file);
+        }
+    }
+
     /// Closes the descriptors from `first` to `last`.
     pub fn close_range(&self, first: u32, last: u32) {
         loop {

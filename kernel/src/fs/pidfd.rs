@@ -33,15 +33,26 @@ impl File for Pidfd {
 ///
 /// # Errors
 /// `EMFILE`, `ENFILE`.
-pub fn open(files: &Files, process: &Arc<Process>, flags: u32) -> Result<i32, Errno> {
-    let inode = Inode::nameless(Node::Nameless, 0o600)?;
-    let file = OpenFile::new(Arc::new(Pidfd(process.clone())), inode, O_RDWR | flags)?;
-    insert(files, file)
+pub fn open(files: &Files, process: &Arc<Process>, flags: u32) -> Result<u32, Errno> {
+    insert(files, file(process, flags)?)
 }
 
-fn insert(files: &Files, file: Arc<OpenFile>) -> Result<i32, Errno> {
+/// The file of one, with the status flags `flags`.
+///
+/// # Errors
+/// `ENFILE`.
+pub fn file(process: &Arc<Process>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
+    let inode = Inode::nameless(Node::Nameless, 0o600)?;
+    OpenFile::new(Arc::new(Pidfd(process.clone())), inode, O_RDWR | flags)
+}
+
+/// Gives a file a descriptor that is closed on exec.
+///
+/// # Errors
+/// `EMFILE`.
+pub fn insert(files: &Files, file: Arc<OpenFile>) -> Result<u32, Errno> {
     let limit = current().process.limits.lock().descriptors();
-    Ok(files.insert(0, limit, file, OnExec::Close)?.cast_signed())
+    files.insert(0, limit, file, OnExec::Close)
 }
 
 /// The process that a descriptor means.
@@ -66,7 +77,7 @@ pub fn to_wait_for(files: &Files, fd: i32) -> Result<(Arc<Process>, bool), Errno
 ///
 /// # Errors
 /// `EBADF` if it has none there, `ESRCH` if it is no more; `EMFILE`.
-pub fn open_file_of(files: &Files, process: &Process, fd: i32) -> Result<i32, Errno> {
+pub fn open_file_of(files: &Files, process: &Process, fd: i32) -> Result<u32, Errno> {
     let its = {
         let tree = tree::lock();
         let leader = process.family.get(&tree).leader.as_ref().map(|it| it.task());

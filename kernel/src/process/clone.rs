@@ -21,7 +21,7 @@ use super::{attribute, current, signal};
 use crate::arch::exception::Frame;
 use crate::arch::irq;
 use crate::arch::user::{self, WINDOW_END};
-use crate::fs::{Files, FsContext};
+use crate::fs::{Files, FsContext, OpenFile, pidfd};
 use crate::mm::frames;
 use crate::mm::space::Space;
 use crate::sched::task::{ProgramPart, TaskName, TaskSpec, label};
@@ -166,8 +166,8 @@ pub fn clone(request: &Request, frame: &Frame) -> Result<u64, Errno> {
     let wanted = if pidfd.is_ok() { Kinship::Child } else { Kinship::None };
     if join_family(request, parent, &task, wanted) == Kinship::None {
         wake::wake_new(&task);
-        if let Some(fd) = pidfd? {
-            let _ = parent.files().close(fd);
+        if let Some((fd, file)) = pidfd? {
+            parent.files().withdraw(fd, &file);
         }
         return Err(Errno::RESTART_ALWAYS);
     }
@@ -223,12 +223,20 @@ fn check_process_limit(parent: &Thread) -> Result<(), Errno> {
     if is_reached { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
-fn give_pidfd(parent: &Thread, process: &Arc<Process>, at: u64) -> Result<i32, Errno> {
-    let fd = crate::fs::pidfd::open(&parent.files(), process, 0)?;
-    let written = crate::mm::user::write(at, &fd).inspect_err(|_| {
-        let _ = parent.files().close(fd);
-    });
-    written.map(|()| fd)
+fn give_pidfd(
+    parent: &Thread,
+    process: &Arc<Process>,
+    at: u64,
+) -> Result<(u32, Arc<OpenFile>), Errno> {
+    let (files, file) = (parent.files(), pidfd::file(process, 0)?);
+    let fd = pidfd::insert(&files, file.clone())?;
+    match crate::mm::user::write(at, &fd) {
+        Ok(()) => Ok((fd, file)),
+        Err(why) => {
+            files.withdraw(fd, &file);
+            Err(why)
+        }
+    }
 }
 
 fn make_task(

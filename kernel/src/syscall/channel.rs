@@ -24,9 +24,8 @@ fn install_pair(files: &[Arc<OpenFile>; 2], flags: u32, to: u64) -> SysResult {
     let table = current().files();
     let fds = table.insert_pair(descriptor_limit(), files, on_exec(flags))?;
     if let Err(why) = user::write::<[u32; 2]>(to, &fds) {
-        for fd in fds {
-            // Another thread may have been faster.
-            let _ = table.close(fd.cast_signed());
+        for (fd, file) in fds.into_iter().zip(files) {
+            table.withdraw(fd, file);
         }
         return Err(why);
     }

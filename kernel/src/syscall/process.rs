@@ -278,7 +278,7 @@ pub fn pidfd_open(args: &Args) -> SysResult {
     if process.family.get(&tree::lock()).pid != task.pid() {
         return Err(Errno::EINVAL);
     }
-    Ok(fs::pidfd::open(&thread.files(), process, flags)? as u64)
+    Ok(fs::pidfd::open(&thread.files(), process, flags)?.into())
 }
 
 /// pidfd_getfd(2).
@@ -288,5 +288,5 @@ pub fn pidfd_getfd(args: &Args) -> SysResult {
     }
     let files = current().files();
     let process = fs::pidfd::process(&files, args[0] as i32)?;
-    Ok(fs::pidfd::open_file_of(&files, &process, args[1] as i32)? as u64)
+    Ok(fs::pidfd::open_file_of(&files, &process, args[1] as i32)?.into())
 }

@@ -215,9 +215,8 @@ fn write_rights(message: &Message, rights: &Rights, flags: u32) -> Result<(u64, 
     let written = user::write(message.control, &[len, level_and_type])
         .and_then(|()| user::write_slice(message.control + HEADER_BYTES, &fds));
     if let Err(why) = written {
-        for fd in fds {
-            // Another thread may have been faster.
-            let _ = table.close(fd.cast_signed());
+        for (fd, file) in fds.into_iter().zip(rights.iter()) {
+            table.withdraw(fd, file);
         }
         return Err(why);
     }
