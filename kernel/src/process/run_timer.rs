@@ -131,9 +131,15 @@ pub fn set(process: &Process, clock: Clock, new: Setting) -> Setting {
     old.setting(now)
 }
 
-/// The process has another `RLIMIT_CPU`.
-pub fn on_limit_change(process: &Process) {
-    process.family.get_mut(&mut tree::lock()).watch_run_time();
+/// Has `change` replace the `RLIMIT_CPU` of a process, which is watched from then on.
+///
+/// A child that is made at the same time is watched as well, if it has the new limit.
+pub fn change_limit<R>(process: &Process, change: impl FnOnce() -> R) -> R {
+    // Over the change: a look between the two would find no limit to watch.
+    let mut tree = tree::lock();
+    let result = change();
+    process.family.get_mut(&mut tree).watch_run_time();
+    result
 }
 
 /// The running thread, which this is, looks whether a timer of its process has expired, if a tick may have asked it to.
@@ -152,7 +158,7 @@ fn look_at_all(thread: &Thread, program: &ProgramPart) {
     let mut expired = [None; Clock::ALL.len()];
     let (time, limit) = {
         let mut tree = tree::lock();
-        // Under the lock, under which whoever sets a limit afterwards has it watched.
+        // Under the lock, under which limits are replaced.
         let limit = process.limits.lock().get(abi::RLIMIT_CPU).filter(|it| it.soft != INFINITY);
         let time = process.cpu_time(&mut tree);
         let family = process.family.get_mut(&mut tree);

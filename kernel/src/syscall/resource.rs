@@ -62,7 +62,7 @@ fn check(kind: u32, new: rlimit64) -> Result<Limit, Errno> {
 
 /// Replaces a limit, and returns what it was. Root may raise it, and everybody is root.
 fn exchange(process: &Process, kind: u32, new: Option<Limit>) -> Limit {
-    let (old, limits) = {
+    let change = || {
         let mut limits = process.limits.lock();
         let old = limits.get(kind).expect("the kind was checked");
         if let Some(new) = new {
@@ -70,9 +70,11 @@ fn exchange(process: &Process, kind: u32, new: Option<Limit>) -> Limit {
         }
         (old, **limits)
     };
-    if new.is_some() && kind == abi::RLIMIT_CPU {
-        run_timer::on_limit_change(process);
-    }
+    let (old, limits) = if new.is_some() && kind == abi::RLIMIT_CPU {
+        run_timer::change_limit(process, change)
+    } else {
+        change()
+    };
     if new.is_some() {
         // Memory's are enforced by the address space, which all threads of the process have.
         let space = {
