@@ -201,6 +201,9 @@ unsafe fn switch_programs(irq: &IrqOff, prev: &Task, next: &Task) {
         return;
     }
     if let Some(to) = to {
+        // Seen before it looks at its interruptions on its way to ring 3: who sets one looks here next
+        // (`wake::kick_if_running`).
+        next.on_cpu.swap(true, Ordering::SeqCst);
         // SAFETY: by contract; contexts live as long as their tasks.
         unsafe { user::switch(irq, &to.context) };
         // SAFETY: the owner of the program part keeps the address space alive while it is set.

@@ -73,7 +73,8 @@ fn with_irq_off<R>(work: impl FnOnce(&IrqOff) -> R) -> R {
     result
 }
 
-/// Makes a task that runs on another CPU go through the kernel soon.
+/// Makes a task that runs on another CPU go through the kernel soon. The caller has set what it is to find there, with
+/// sequential consistency: a program that does not run yet finds it when it does.
 pub fn kick_if_running(task: &Task) {
     percpu::preempt_disable();
     let cpu = task.cpu();
