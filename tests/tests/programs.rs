@@ -28,6 +28,7 @@ macro_rules! same_as_linux {
 
 same_as_linux! {
     clone_and_clone3: "clone";
+    ends: "ends";
     exec: "exec";
     faults: "faults";
     files: "files";

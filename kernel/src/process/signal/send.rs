@@ -7,8 +7,9 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
 use orrery_core::errno::Errno;
-use orrery_core::signal::action::Handler;
-use orrery_core::signal::{STOPPING, Signal, SignalInfo, SignalSet, UNBLOCKABLE};
+use orrery_core::signal::{
+    Disposition, Effect, STOPPING, Signal, SignalInfo, SignalSet, UNBLOCKABLE,
+};
 
 use super::job;
 use crate::process::group::{Process, State};
@@ -85,7 +86,8 @@ pub fn send(
         discard(process, STOPPING, tree);
         job::resume(process, tree);
     }
-    if is_dropped(process, target, signal, origin, tree) {
+    let disposition = process.signals.action(signal).disposition(signal);
+    if is_dropped(process, target, (signal, disposition), origin, tree) {
         return Ok(());
     }
     if signal == Signal::SIGKILL {
@@ -95,28 +97,43 @@ pub fn send(
     let limit = process.limits.lock().soft(abi::RLIMIT_SIGPENDING);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut shared = process.signals.pending.lock();
-    match target {
+    let taker = match target {
         Target::Thread(thread, task) => {
             thread.signals.pending.lock().add(info, limit)?;
-            if thread.signals.wants(signal) {
-                thread::interrupt(task);
-            }
+            thread.signals.wants(signal).then_some(task)
         }
         Target::Process => {
             shared.add(info, limit)?;
-            if let Some(task) = choose(process, signal, tree) {
-                thread::interrupt(task);
-            }
+            choose(process, signal, tree).map(|task| &**task)
         }
+    };
+    let Some(task) = taker else { return Ok(()) };
+    thread::interrupt(task);
+    drop(shared);
+    let ends = disposition == Disposition::Default(Effect::Terminate)
+        && thread::thread_of(task)
+            .is_some_and(|thread| dies_at_once(process, thread, signal, tree));
+    if ends {
+        exit::begin_group_exit_in(process, Status::signalled(signal.number().into()), tree);
     }
     Ok(())
+}
+
+/// Whether a signal that ends the process does so before the thread that is to take it looks: that may be long, where
+/// it waits for a `vfork` child. (Linux: `complete_signal`.)
+#[cold]
+fn dies_at_once(process: &Process, thread: &Thread, signal: Signal, tree: &Tree) -> bool {
+    let is_taken_later = thread.signals.mask().contains(signal)
+        || *thread.signals.is_stopped.get(tree)
+        || process.family.get(tree).tgid == 1;
+    !is_taken_later
 }
 
 /// Whether a signal need not even become pending: one that is ignored and not blocked. (Linux: `sig_ignored`.)
 fn is_dropped(
     process: &Process,
     target: Target<'_>,
-    signal: Signal,
+    (signal, disposition): (Signal, Disposition),
     origin: Origin,
     tree: &Tree,
 ) -> bool {
@@ -135,8 +152,11 @@ fn is_dropped(
     if is_blocked {
         return false;
     }
-    is_init && process.signals.action(signal).handler == Handler::Default
-        || process.signals.ignores(signal)
+    match disposition {
+        Disposition::Ignore | Disposition::Default(Effect::Ignore) => true,
+        Disposition::Default(_) => is_init,
+        Disposition::Handle(_) => false,
+    }
 }
 
 /// The thread that is to look at a signal for the process: the leader, or else one that has nothing else to

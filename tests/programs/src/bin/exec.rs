@@ -27,7 +27,6 @@ fn main() {
         ("broken-elf", broken_elf),
         ("copy", copy),
         ("from-thread", from_thread),
-        ("from-thread-of-sleepers", from_thread_of_sleepers),
         ("chain", chain),
         ("memory", memory_is_gone),
         ("command", command),
@@ -373,48 +372,6 @@ fn from_thread() {
         98
     });
     say!("{status}");
-}
-
-/// However the first thread sleeps while another one executes, it makes way.
-fn from_thread_of_sleepers() {
-    /// Until the program that another thread executes meanwhile ends; for a child.
-    fn read_to_the_end((input, output): (i32, i32)) -> i32 {
-        close(output);
-        i32::from(read(input, 1) != Ok(Vec::new()))
-    }
-    const NO_SIGNALS: u64 = 0;
-    let sleeps: [(&str, fn()); _] = [
-        ("read", || drop(read(pipe(0).0, 1))),
-        ("poll", || _ = sys!(SYS_poll, 0, 0, -1)),
-        ("pause", || _ = sys!(SYS_pause)),
-        ("sigsuspend", || _ = sys!(SYS_rt_sigsuspend, &NO_SIGNALS, signal::SET_BYTES)),
-        ("sigtimedwait", || {
-            let wanted = signal::set(&[libc::SIGUSR1]);
-            let _ = sys!(SYS_rt_sigtimedwait, &wanted, 0, 0, signal::SET_BYTES);
-        }),
-        ("wait", || {
-            let pipe = pipe(0);
-            wait(spawn(|| read_to_the_end(pipe)));
-        }),
-        ("vfork", || {
-            let pipe = pipe(0);
-            let flags = libc::CLONE_VFORK | libc::SIGCHLD;
-            if sys!(SYS_clone, flags, 0, 0, 0, 0) == Ok(0) {
-                exit_now(read_to_the_end(pipe));
-            }
-        }),
-    ];
-    for (name, sleep) in sleeps {
-        let status = ending(|| {
-            std::thread::spawn(|| {
-                programs::process::pause_ms(20);
-                run(&["x", "@exit", "17"], &[])
-            });
-            sleep();
-            98
-        });
-        say!("in {name}: {status}");
-    }
 }
 
 fn chain() {
