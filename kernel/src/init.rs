@@ -78,7 +78,7 @@ fn run() -> i32 {
     let worker = spawn("kworker", Policy::default(), Box::new(work::run));
     let drain = spawn_drain();
     warm_up();
-    let before = Belongings::count_at_rest();
+    let before = Belongings::count(UNTIL_REST);
     let ending = run_first_program()
         .unwrap_or_else(|| Ending::Workload(run_workload(options::get().workload)));
     let left = wait_until_nothing_is_left(&before);
@@ -151,12 +151,12 @@ fn run_workload(words: &'static str) -> u8 {
     }
 }
 
-/// How long what is in use must not change before a workload is started, in microseconds.
-const REST_US: u64 = 1_000;
+/// As many tries to count as it takes.
+const UNTIL_REST: u32 = u32::MAX;
 
 /// What a workload must give back. The heap keeps frames, and containers keep capacity; so it is
 /// frames outside the heap and allocations that are compared.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 struct Belongings {
     tasks: usize,
     frames: u64,
@@ -165,24 +165,27 @@ struct Belongings {
 }
 
 impl Belongings {
-    /// Counts when nobody is about to give anything back.
-    fn count_at_rest() -> Self {
-        let mut last = Self::count();
-        loop {
-            wait::sleep_until(tsc::now() + tsc::from_us(REST_US));
-            let now = Self::count();
-            if now == last {
+    /// Counts what is in use, when nobody is about to give anything back: what only waits to be freed is freed first, and
+    /// whoever is in the middle of something comes to its end, however late the host lets its CPU run. If there is no
+    /// such moment in so many tries, it counts all the same.
+    fn count(tries: u32) -> Self {
+        /// What all have between two tries, in microseconds.
+        const PAUSE_US: u64 = 1_000;
+        for _ in 0..tries {
+            work::flush();
+            registry::barrier();
+            mm::stack::reclaim(flush_all_tlbs);
+            wait::sleep_until(tsc::now() + tsc::from_us(PAUSE_US));
+            let rested = cpu::all_rest();
+            let now = Self::read();
+            if rested && cpu::all_rest() && now == Self::read() {
                 return now;
             }
-            last = now;
         }
+        Self::read()
     }
 
-    /// Counts what is in use. What only waits to be freed is freed first.
-    fn count() -> Self {
-        work::flush();
-        registry::barrier();
-        mm::stack::reclaim(flush_all_tlbs);
+    fn read() -> Self {
         let usage = mm::usage();
         let accounted = usage.free_frames + usage.heap_frames + usage.table_frames;
         Self {
@@ -202,14 +205,13 @@ fn flush_all_tlbs() {
 /// before, if anything.
 fn wait_until_nothing_is_left(before: &Belongings) -> Option<String> {
     const TRIES: usize = 20;
-    const PAUSE_US: u64 = 10_000;
-    let mut now = Belongings::count();
+    const TRIES_TO_COUNT: u32 = 20;
+    let mut now = *before;
     for _ in 0..TRIES {
+        now = Belongings::count(TRIES_TO_COUNT);
         if now == *before {
             return None;
         }
-        wait::sleep_until(tsc::now() + tsc::from_us(PAUSE_US));
-        now = Belongings::count();
     }
     for task in registry::tasks() {
         println!("orrery: pid {} `{}` is {:?}", task.pid(), task.name(), task.state());

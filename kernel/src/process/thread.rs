@@ -100,7 +100,8 @@ impl VforkDone {
     pub fn wait(&self) {
         self.waiters.wait_until(|| {
             self.is_done.load(Ordering::Acquire)
-                || super::try_current().is_some_and(Thread::must_leave)
+                // Whoever must leave is told so by an interruption.
+                || current().is_interrupted() && super::current().must_leave()
         });
     }
 

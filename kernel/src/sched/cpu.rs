@@ -14,7 +14,7 @@ use super::task::Task;
 use crate::arch::percpu::{self, MAX_CPUS, PerCpu, Slot};
 use crate::arch::{smp, tsc};
 use crate::per_cpu;
-use crate::sync::SpinLock;
+use crate::sync::{PreemptOff, SpinLock};
 
 /// Fair slice, in microseconds (Linux's customary 3 ms).
 pub const SLICE_US: u64 = 3_000;
@@ -158,6 +158,21 @@ pub(super) fn this() -> &'static Cpu {
 /// How placement sees CPU `cpu`.
 pub(super) fn view(cpu: usize) -> CpuView {
     CPUS.of(cpu as u32).view()
+}
+
+/// Whether nothing but the running task runs or waits to run anywhere, as far as this CPU sees: the others poll or halt,
+/// and do not even zero memory ahead.
+pub fn all_rest() -> bool {
+    let _here = PreemptOff::new();
+    let me = percpu::cpu_id();
+    each().all(|cpu| {
+        let it = CPUS.of(cpu);
+        if cpu == me {
+            it.view().nr_running == 1
+        } else {
+            it.idle.get() != Idle::Busy && it.view().nr_running == 0
+        }
+    })
 }
 
 /// Numbers of the CPUs that schedule, lowest first.

@@ -14,6 +14,7 @@
 
 use alloc::sync::{Arc, Weak};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::general as abi;
 use orrery_core::inbox::{Inbox, Link, Linked};
@@ -41,7 +42,11 @@ pub struct Setting {
 const MIN_INTERVAL_NANOS: u64 = 20_000;
 
 /// A process's timer, if it has ever set it.
-pub struct Slot(SpinLock<Option<Arc<RealTimer>>>);
+pub struct Slot {
+    timer: SpinLock<Option<Arc<RealTimer>>>,
+    /// Whether there may be one; for the process's own threads.
+    is_used: AtomicBool,
+}
 
 #[repr(C)]
 struct RealTimer {
@@ -71,22 +76,23 @@ static SEND: Work = Work::new(send);
 impl Slot {
     /// A timer that is not set.
     pub const fn new() -> Self {
-        Self(SpinLock::new("real timer slot", None))
+        Self { timer: SpinLock::new("real timer slot", None), is_used: AtomicBool::new(false) }
     }
 
     /// What is left of the setting.
     pub fn get(&self) -> Setting {
-        let timer = self.0.lock().clone();
+        let timer = self.timer.lock().clone();
         timer.map_or(Setting::default(), |timer| timer.state.lock().setting())
     }
 
     /// Replaces the setting, and returns what was left of the old one. The slot is `process`'s.
     pub fn set(&self, process: &Arc<Process>, new: Setting) -> Setting {
         let timer = {
-            let mut slot = self.0.lock();
+            let mut slot = self.timer.lock();
             if slot.is_none() && new.value_nanos == 0 {
                 return Setting::default();
             }
+            self.is_used.store(true, Ordering::Relaxed);
             slot.get_or_insert_with(|| RealTimer::new(process)).clone()
         };
         let mut state = timer.state.lock();
@@ -104,9 +110,16 @@ impl Slot {
         old
     }
 
-    /// Forgets the setting: the process has ended. It may be long until it is reaped.
+    /// Forgets the setting: the process ends, with the running thread. It may be long until it is reaped.
     pub fn clear(&self) {
-        let timer = self.0.lock().take();
+        if self.is_used.load(Ordering::Relaxed) {
+            self.take_out();
+        }
+    }
+
+    #[cold]
+    fn take_out(&self) {
+        let timer = self.timer.lock().take();
         if let Some(timer) = timer {
             let mut state = timer.state.lock();
             state.deadline_ticks = None;
