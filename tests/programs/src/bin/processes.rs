@@ -80,6 +80,9 @@ fn waitid() {
 fn waitid_errors() {
     let result = |kind: u32, number: i32, options: i32| value(wait_id(kind, number, options).0);
     say!("no children: {}", result(libc::P_ALL, 0, libc::WEXITED));
+    let mut info = [!0i32; 32];
+    let none = value(sys!(SYS_waitid, libc::P_ALL, 0, &mut info, libc::WEXITED, 0));
+    say!("{none}: {:?}", [0, 1, 2, 4, 5, 6].map(|word| info[word]));
     say!("nothing to wait for: {}", result(libc::P_ALL, 0, 0));
     say!("only WNOHANG: {}", result(libc::P_ALL, 0, libc::WNOHANG));
     say!("unknown option: {}", result(libc::P_ALL, 0, libc::WEXITED | 0x100));
