@@ -127,11 +127,14 @@ pub fn become_program(image: Image) -> Result<core::convert::Infallible, Errno> 
 fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
     let process = &thread.process;
     let me = sched::current();
-    let tree = tree::lock();
-    let family = process.family.get(&tree);
+    let mut tree = tree::lock();
+    let family = process.family.get_mut(&mut tree);
     if family.state != State::Running || thread.is_doomed() {
         return Err(Errno::RESTART_SYS);
     }
+    // What made it a "clone child" was between the old program and its maker.
+    family.exit_signal = abi::SIGCHLD as u8;
+    let family = process.family.get(&tree);
     let leader = family.leader.as_ref().map(|leader| leader.task());
     let is_leader =
         |task: &Task| leader.is_some_and(|leader| core::ptr::eq(Arc::as_ptr(leader), task));

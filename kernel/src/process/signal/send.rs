@@ -7,8 +7,9 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as abi;
 use orrery_core::errno::Errno;
-use orrery_core::signal::action::Handler;
-use orrery_core::signal::{STOPPING, Signal, SignalInfo, SignalSet, UNBLOCKABLE};
+use orrery_core::signal::{
+    Disposition, Effect, STOPPING, Signal, SignalInfo, SignalSet, UNBLOCKABLE,
+};
 
 use super::job;
 use crate::process::group::{Process, State};
@@ -85,7 +86,8 @@ pub fn send(
         discard(process, STOPPING, tree);
         job::resume(process, tree);
     }
-    if is_dropped(process, target, signal, origin, tree) {
+    let disposition = process.signals.action(signal).disposition(signal);
+    if is_dropped(process, target, signal, disposition, origin, tree) {
         return Ok(());
     }
     if signal == Signal::SIGKILL {
@@ -95,21 +97,32 @@ pub fn send(
     let limit = process.limits.lock().soft(abi::RLIMIT_SIGPENDING);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut shared = process.signals.pending.lock();
-    match target {
+    let chosen = match target {
         Target::Thread(thread, task) => {
             thread.signals.pending.lock().add(info, limit)?;
-            if thread.signals.wants(signal) {
-                thread::interrupt(task);
-            }
+            thread.signals.wants(signal).then_some(task)
         }
         Target::Process => {
             shared.add(info, limit)?;
-            if let Some(task) = choose(process, signal, tree) {
-                thread::interrupt(task);
-            }
+            choose(process, signal, tree).map(|task| &**task)
         }
+    };
+    let Some(chosen) = chosen else { return Ok(()) };
+    if disposition == Disposition::Default(Effect::Terminate) && is_free(chosen, signal, tree) {
+        drop(shared);
+        exit::begin_group_exit_in(process, Status::signalled(signal.number().into()), tree);
+    } else {
+        thread::interrupt(chosen);
     }
     Ok(())
+}
+
+/// Whether a thread that looks at a signal would do so next. If that ends the process, it need not: it may wait for a
+/// `vfork` child, from which no signal calls it away, but the end does. (Linux: `complete_signal`.)
+fn is_free(task: &Task, signal: Signal, tree: &Tree) -> bool {
+    let Some(thread) = thread::thread_of(task) else { return false };
+    let is_stopped = *thread.signals.is_stopped.get(tree);
+    !is_stopped && !task.is_interrupted() && !thread.signals.mask().contains(signal)
 }
 
 /// Whether a signal need not even become pending: one that is ignored and not blocked. (Linux: `sig_ignored`.)
@@ -117,6 +130,7 @@ fn is_dropped(
     process: &Process,
     target: Target<'_>,
     signal: Signal,
+    disposition: Disposition,
     origin: Origin,
     tree: &Tree,
 ) -> bool {
@@ -135,8 +149,11 @@ fn is_dropped(
     if is_blocked {
         return false;
     }
-    is_init && process.signals.action(signal).handler == Handler::Default
-        || process.signals.ignores(signal)
+    match disposition {
+        Disposition::Handle(_) => false,
+        Disposition::Ignore | Disposition::Default(Effect::Ignore) => true,
+        Disposition::Default(_) => is_init,
+    }
 }
 
 /// The thread that is to look at a signal for the process: the leader, or else one that has nothing else to

@@ -254,7 +254,7 @@ fn thread_parents() {
 fn death_signal() {
     let (input, output) = pipe(0);
     let middle = spawn(|| {
-        let ready = Baton::new();
+        let (ready, middle) = (Baton::new(), id());
         spawn(|| {
             signal::recorded(libc::SIGUSR1, 0);
             say!("{}", value(set(libc::PR_SET_PDEATHSIG, libc::SIGUSR1 as u64)));
@@ -265,7 +265,8 @@ fn death_signal() {
             wait_until(|| signal::count() > 0);
             let seen = signal::take();
             send(output, seen[0].signal);
-            exit_now(0);
+            check!(seen[0].pid == middle, "sent by {} not {middle}", seen[0].pid);
+            exit_now(programs::status());
         });
         ready.await_pass();
         0
