@@ -100,7 +100,6 @@ impl Request {
             || self.has(PARENT) && self.has(NEWPID)
             || self.has(SIGHAND) && self.has(CLEAR_SIGHAND)
             || self.has(PIDFD) && self.has(flag(abi::CLONE_DETACHED))
-            || self.exit_signal > 64
             || self.stack_pointer > WINDOW_END;
         if contradicts {
             return Err(Errno::EINVAL);

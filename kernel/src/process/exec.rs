@@ -13,9 +13,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as abi;
+use orrery_core::cpuset::CpuSet;
 use orrery_core::errno::Errno;
 use orrery_core::exec::elf::{HEADER_BYTES, Header, Plan, Segment};
 use orrery_core::exec::stack::{self, Facts, Stack};
+use orrery_core::sched::{Nice, Policy};
 
 use super::group::{Process, Program, State};
 use super::thread::{self, Comm, Thread};
@@ -24,7 +26,8 @@ use super::{attribute, clone, current, exit, futex, signal, tree};
 use crate::arch::{features, user};
 use crate::fs::{Executable, Files, FsContext};
 use crate::mm::space::{AreaFlags, Backing, MapRequest, Placement, Protection, Space};
-use crate::sched::{self, Task};
+use crate::sched::task::label;
+use crate::sched::{self, Task, balance};
 use crate::trace::events;
 use crate::{mm, options, time};
 
@@ -62,6 +65,44 @@ pub struct Handover {
     files: Arc<Files>,
     fs: Arc<FsContext>,
     signals: signal::Carried,
+    scheduling: Scheduling,
+}
+
+/// How a thread is scheduled.
+struct Scheduling {
+    policy: Policy,
+    nice: Nice,
+    labels: u8,
+    allowed: CpuSet,
+    timer_slack_nanos: u64,
+}
+
+impl Scheduling {
+    /// What programs set, of [`label`].
+    const LABELS: [u8; 2] = [label::BATCH, label::RESET_ON_FORK];
+
+    /// That of the running thread.
+    fn of(thread: &Thread) -> Self {
+        let task = sched::current();
+        Self {
+            policy: task.policy_relaxed(),
+            nice: task.nice(),
+            labels: Self::LABELS.into_iter().filter(|&label| task.has_label(label)).sum(),
+            allowed: task.allowed(),
+            timer_slack_nanos: thread.timer_slack.get(),
+        }
+    }
+
+    /// The running thread is scheduled like this from now on.
+    fn adopt(&self, thread: &Thread) {
+        let task = sched::current();
+        balance::set_nice(task, self.nice);
+        balance::set_policy(task, self.policy);
+        task.label(Self::LABELS.into_iter().sum(), self.labels);
+        // One of them is there: the other thread has run on it.
+        let _ = balance::set_affinity(task, self.allowed);
+        thread.timer_slack.set(Some(self.timer_slack_nanos));
+    }
 }
 
 /// Replaces the running process's program. On success it does not return, so the caller holds nothing that
@@ -86,11 +127,14 @@ pub fn become_program(image: Image) -> Result<core::convert::Infallible, Errno> 
 fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
     let process = &thread.process;
     let me = sched::current();
-    let tree = tree::lock();
-    let family = process.family.get(&tree);
+    let mut tree = tree::lock();
+    let family = process.family.get_mut(&mut tree);
     if family.state != State::Running || thread.is_doomed() {
         return Err(Errno::RESTART_SYS);
     }
+    // What made it a "clone child" was between the old program and its maker.
+    family.exit_signal = abi::SIGCHLD as u8;
+    let family = process.family.get(&tree);
     let leader = family.leader.as_ref().map(|leader| leader.task());
     let is_leader =
         |task: &Task| leader.is_some_and(|leader| core::ptr::eq(Arc::as_ptr(leader), task));
@@ -98,8 +142,13 @@ fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
         thread::doom(process, &tree, is_leader);
         return Ok(Some(image));
     }
-    let handover =
-        Handover { image, files: thread.files(), fs: thread.fs(), signals: signal::carry(thread) };
+    let handover = Handover {
+        image,
+        files: thread.files(),
+        fs: thread.fs(),
+        signals: signal::carry(thread),
+        scheduling: Scheduling::of(thread),
+    };
     *process.handover.lock() = Some(Box::new(handover));
     thread::doom(process, &tree, is_leader);
     if let Some(leader) = leader {
@@ -113,13 +162,13 @@ fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
 /// Goes on with a program that another thread has handed over, if there is one. By the leader.
 pub(super) fn adopt_handover() {
     let thread = current();
-    let Some(Handover { image, files, fs, signals }) = take_handover(&thread.process) else {
-        return;
-    };
+    let Some(handover) = take_handover(&thread.process) else { return };
+    let Handover { image, files, fs, signals, scheduling } = handover;
     exit::wait_until_alone(&thread.process);
     *thread.files.lock() = Some(files);
     *thread.fs.lock() = Some(fs);
     signal::adopt(thread, signals);
+    scheduling.adopt(thread);
     begin(thread, image)
 }
 

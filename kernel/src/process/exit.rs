@@ -213,7 +213,7 @@ impl Ends {
             }
         }
         for child in self.orphans.values() {
-            signal::on_parent_death(child);
+            signal::on_parent_death(child, &self.process, self.parent.as_deref());
         }
         if let Some(parent) = &self.parent {
             signal::tell_parent(&self.process, parent);

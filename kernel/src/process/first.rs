@@ -94,6 +94,11 @@ pub fn run(command: Command) -> Result<Status, Errno> {
 /// The first process.
 static FIRST: SpinLock<Option<Weak<Process>>> = SpinLock::new("first process", None);
 
+/// Whether a process is the first.
+pub fn is_first(process: &Process) -> bool {
+    FIRST.lock().as_ref().is_some_and(|first| core::ptr::eq(first.as_ptr(), process))
+}
+
 /// Ends the first program as if it had exited successfully, and so all others, the caller among them.
 pub fn end_all() -> ! {
     let first = FIRST.lock().as_ref().and_then(Weak::upgrade);

@@ -91,7 +91,7 @@ pub fn clone3(args: &Args) -> SysResult {
     }
     // Of such a child nobody is told, or its maker's parent is.
     let has_no_signal = u64::from(abi::CLONE_THREAD | abi::CLONE_PARENT);
-    if flags & has_no_signal != 0 && exit_signal != 0 {
+    if flags & has_no_signal != 0 && exit_signal != 0 || exit_signal > u64::from(abi::_NSIG) {
         return Err(Errno::EINVAL);
     }
     let stack_pointer = stack.checked_add(stack_bytes).ok_or(Errno::EINVAL)?;
@@ -193,9 +193,22 @@ pub fn wait4(args: &Args) -> SysResult {
     Ok(report.number.into())
 }
 
-/// waitid(2).
+/// waitid(2). Where no child is found for whatever reason, there are zeros in its place.
 pub fn waitid(args: &Args) -> SysResult {
-    let (kind, id, info, options) = (args[0] as u32, args[1] as u32, args[2], args[3] as u32);
+    let info = args[2];
+    let mut usage = Usage::default();
+    let found = find_child(args, &mut usage);
+    if info != 0 {
+        write_info(info, found.as_ref().ok().and_then(Option::as_ref))?;
+    }
+    if found?.is_some() {
+        write_usage(args[4], &usage)?;
+    }
+    Ok(0)
+}
+
+fn find_child(args: &Args, usage: &mut Usage) -> Result<Option<Report>, Errno> {
+    let (kind, id, options) = (args[0] as u32, args[1] as u32, args[3] as u32);
     let known = abi::WNOHANG
         | abi::WNOWAIT
         | abi::WEXITED
@@ -223,18 +236,10 @@ pub fn waitid(args: &Args) -> SysResult {
     };
     let not_sleeping = if must_not_sleep { abi::WNOHANG } else { 0 };
     let request = wait::Request { which, options: options | not_sleeping };
-    let mut usage = Usage::default();
-    let report = wait::wait(&request, &mut usage)?;
-    if must_not_sleep && report.is_none() {
-        return Err(Errno::EAGAIN);
+    match wait::wait(&request, usage)? {
+        None if must_not_sleep => Err(Errno::EAGAIN),
+        found => Ok(found),
     }
-    if info != 0 {
-        write_info(info, report.as_ref())?;
-    }
-    if report.is_some() {
-        write_usage(args[4], &usage)?;
-    }
-    Ok(0)
 }
 
 /// The root namespace's number of a process group that the caller names.

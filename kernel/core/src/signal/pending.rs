@@ -36,8 +36,8 @@ impl Pending {
         self.queue.len()
     }
 
-    /// Adds one. A standard signal that is pending already stays as it is. No more than `limit` infos are kept;
-    /// of the kernel's own, any number.
+    /// Adds one. A standard signal that is pending already stays as it is. No more than `limit` infos are kept,
+    /// but for those of standard signals from the kernel or `kill`.
     ///
     /// # Errors
     /// `EAGAIN` if it is a real-time signal, not from `kill`, for which there is no room. All others
@@ -47,7 +47,8 @@ impl Pending {
         if !signal.is_real_time() && self.set.contains(signal) {
             return Ok(());
         }
-        let fits = self.queue.len() < limit || info.is_from_kernel();
+        let is_limited = signal.is_real_time() || info.code < code::USER;
+        let fits = self.queue.len() < limit || !is_limited;
         if fits && self.queue.try_reserve(1).is_ok() {
             self.queue.push_back(info);
         } else if signal.is_real_time() && info.code != code::USER {
@@ -109,9 +110,12 @@ mod tests {
         let real_time = Signal::new(40).unwrap();
         assert_eq!(pending.add(queued(real_time, 1), 1), Ok(()));
         assert_eq!(pending.add(queued(real_time, 2), 1), Err(Errno::EAGAIN));
-        assert_eq!(pending.add(SignalInfo::user(Signal::SIGTERM, 5, 6), 1), Ok(()));
+        assert_eq!(pending.add(SignalInfo::user(Signal::SIGHUP, 5, 6), 1), Ok(()));
+        assert_eq!(pending.add(queued(Signal::SIGTERM, 3), 1), Ok(()));
+        assert_eq!(pending.add(SignalInfo::user(real_time, 5, 6), 1), Ok(()));
         assert_eq!(pending.add(SignalInfo::kernel(Signal::SIGCHLD), 1), Ok(()));
         let all = SignalSet::from_bits(u64::MAX);
+        assert_eq!(pending.take(all), Some(SignalInfo::user(Signal::SIGHUP, 5, 6)));
         assert_eq!(pending.take(all), Some(SignalInfo::lost(Signal::SIGTERM)));
         assert_eq!(pending.take(all), Some(SignalInfo::kernel(Signal::SIGCHLD)));
         assert_eq!(pending.take(all), Some(queued(real_time, 1)));

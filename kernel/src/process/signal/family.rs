@@ -4,10 +4,12 @@ use orrery_core::signal::action::{Flags, Handler};
 use orrery_core::signal::info::code;
 use orrery_core::signal::{Detail, Signal, SignalInfo};
 
-use super::job::JobReport;
+use super::job::{self, JobReport};
 use super::send::{self, Origin, Target};
 use crate::process::group::{Process, State};
 use crate::process::tree::{self, Tree};
+use crate::process::{first, thread_of};
+use crate::task::registry;
 use crate::time::to_nanos;
 
 /// Nanoseconds in a unit of `si_utime` and `si_stime` (1 / `USER_HZ`).
@@ -75,13 +77,53 @@ fn about(
     SignalInfo { signal, errno: 0, code, detail }
 }
 
-/// The parent of `child` has ended: the child may have asked for a signal (`PR_SET_PDEATHSIG`).
-pub fn on_parent_death(child: &Process) {
+/// `parent`, a child of `grandparent`'s, has ended, and `child` has another one: the child may have asked for a signal (`PR_SET_PDEATHSIG`). If it
+/// has stopped, and nobody is left who would make it go on, its group gets SIGHUP and goes on (POSIX, "_exit").
+pub fn on_parent_death(child: &Process, parent: &Process, grandparent: Option<&Process>) {
     let mut tree = tree::lock();
     let wanted = child.family.get(&tree).parent_death_signal;
     if let Some(signal) = Signal::new(wanted.into()) {
-        let info = SignalInfo::user(signal, 0, 0);
+        let info = SignalInfo::user(signal, parent.number_in(&child.namespace, &tree), 0);
         let _ = send::send(child, Target::Process, info, Origin::Above, &mut tree);
+    }
+    if job::is_stopped(child, &tree)
+        && has_cared_for_group(child, parent, grandparent, &tree)
+        && is_orphaned_group(child, &tree)
+    {
+        let group = child.family.get(&tree).group;
+        hang_up(group, &mut tree);
+    }
+}
+
+/// Whether the group of `child` was no orphaned one by `parent`: by that itself, from outside of the group, or as a
+/// member whose own parent is.
+fn has_cared_for_group(
+    child: &Process,
+    parent: &Process,
+    grandparent: Option<&Process>,
+    tree: &Tree,
+) -> bool {
+    let (group, session) = {
+        let family = child.family.get(tree);
+        (family.group, family.session)
+    };
+    [Some(parent), grandparent].into_iter().flatten().any(|above| {
+        let family = above.family.get(tree);
+        family.group != group && family.session == session
+    })
+}
+
+/// Sends SIGHUP to all processes of a group, and lets them go on.
+fn hang_up(group: u32, tree: &mut Tree) {
+    for task in registry::tasks() {
+        let Some(thread) = thread_of(&task) else { continue };
+        let family = thread.process.family.get(tree);
+        if family.group == group && family.pid == task.pid() {
+            for signal in [Signal::SIGHUP, Signal::SIGCONT] {
+                let info = SignalInfo::kernel(signal);
+                let _ = send::send(&thread.process, Target::Process, info, Origin::Above, tree);
+            }
+        }
     }
 }
 
@@ -89,12 +131,13 @@ pub fn on_parent_death(child: &Process) {
 /// make it go on, and terminal stop signals do not stop it (POSIX, "orphaned process group").
 ///
 /// Of the group's members only this one's line of ancestors is looked at: a shell's jobs are made by the
-/// shell, one and all. Who has no parent was started from outside, as if by a shell.
+/// shell, one and all. The first process was started from outside, as if by a shell.
 pub(super) fn is_orphaned_group(process: &Process, tree: &Tree) -> bool {
     let (group, session) = {
         let family = process.family.get(tree);
         (family.group, family.session)
     };
+    let mut is_first = first::is_first(process);
     let mut at = process.parent(tree);
     while let Some(parent) = at {
         let family = parent.family.get(tree);
@@ -104,7 +147,8 @@ pub(super) fn is_orphaned_group(process: &Process, tree: &Tree) -> bool {
         if family.group != group {
             return false;
         }
+        is_first = first::is_first(&parent);
         at = parent.parent(tree);
     }
-    false
+    !is_first
 }

@@ -334,6 +334,8 @@ pub fn adopt(thread: &Thread, carried: Carried) {
         thread.signals.is_gone.store(false, Ordering::Relaxed);
         thread.signals.mask.store(carried.mask.bits(), Ordering::Relaxed);
     }
+    // Whatever it was in the midst of: a handler's end, a fault, a call with a mask of its own.
+    *thread.signals.own.lock() = Own::default();
     super::look_again();
 }
 

@@ -416,6 +416,11 @@ fn wait_clone() {
     say!("plain again: {:?}", try_wait(-1, 0).map(|(pid, _)| pid).err());
     let second = try_wait(-1, libc::__WALL).map(|(pid, status)| (pid == quiet, status.to_string()));
     say!("all: {second:?}");
+    // To end with a signal that there is not is to end with none.
+    let silent = copied(100, || 3);
+    let third =
+        try_wait(-1, libc::__WCLONE).map(|(pid, status)| (pid == silent, status.to_string()));
+    say!("without a signal: {third:?}");
 }
 
 /// CLONE_PARENT: the caller's parent gets another child, and is told of its end as of the caller's.

@@ -27,6 +27,8 @@ fn main() {
         ("broken-elf", broken_elf),
         ("copy", copy),
         ("from-thread", from_thread),
+        ("from-thread-with-its-own", from_thread_with_its_own),
+        ("from-thread-amid-signals", from_thread_amid_signals),
         ("chain", chain),
         ("memory", memory_is_gone),
         ("command", command),
@@ -86,6 +88,19 @@ fn become_role(role: &str, args: &[String]) -> ! {
                 args[0] == own[0],
                 args[1] == own[1],
                 tid == own[0]
+            );
+        }
+        "@scheduling" => {
+            let mut cpus = [0u64; 16];
+            sys!(SYS_sched_getaffinity, 0, size_of_val(&cpus), &mut cpus).unwrap();
+            let mut priority = 0i32;
+            sys!(SYS_sched_getparam, 0, &mut priority).unwrap();
+            say!(
+                "policy {:x} priority {priority} nice {}, on {} CPU, slack {}",
+                sys!(SYS_sched_getscheduler, 0).unwrap(),
+                20 - sys!(SYS_getpriority, libc::PRIO_PROCESS, 0).unwrap() as i64,
+                cpus.iter().map(|word| word.count_ones()).sum::<u32>(),
+                sys!(SYS_prctl, libc::PR_GET_TIMERSLACK, 0, 0, 0, 0).unwrap(),
             );
         }
         "@chain" => {
@@ -373,6 +388,96 @@ fn from_thread() {
     });
     say!("{status}");
 }
+
+/// What the thread that executes had of its own, the new program has; what the first thread had is gone.
+fn from_thread_with_its_own() {
+    const RESET_ON_FORK: i32 = 0x4000_0000;
+    let block = |signals: &[i32]| _ = signal::mask(libc::SIG_SETMASK, signal::set(signals));
+    let temporary_masks: [(&str, fn(&u64)); _] = [
+        ("sigsuspend", |mask| _ = sys!(SYS_rt_sigsuspend, mask, signal::SET_BYTES)),
+        ("ppoll", |mask| _ = sys!(SYS_ppoll, 0, 0, 0, mask, signal::SET_BYTES)),
+    ];
+    for (name, sleep) in temporary_masks {
+        let status = ending(|| {
+            std::thread::spawn(move || {
+                block(&[libc::SIGTERM]);
+                let (pid, tid) = (sys!(SYS_getpid).unwrap(), sys!(SYS_gettid).unwrap());
+                sys!(SYS_tgkill, pid, tid, libc::SIGTERM).unwrap();
+                programs::process::pause_ms(20);
+                run(&["x", "@signals"], &[])
+            });
+            block(&[libc::SIGHUP]);
+            sleep(&signal::set(&[libc::SIGINT]));
+            98
+        });
+        say!("in {name}: {status}");
+    }
+    let set_nice = |nice: i32| _ = sys!(SYS_setpriority, libc::PRIO_PROCESS, 0, nice);
+    let set_slack = |nanos: u64| _ = sys!(SYS_prctl, libc::PR_SET_TIMERSLACK, nanos, 0, 0, 0);
+    let set_policy = |policy: i32, priority: i32| {
+        sys!(SYS_sched_setscheduler, 0, policy, &priority).unwrap();
+    };
+    for policy in [libc::SCHED_OTHER, libc::SCHED_BATCH | RESET_ON_FORK, libc::SCHED_IDLE] {
+        let status = ending(|| {
+            set_nice(3);
+            std::thread::spawn(move || {
+                let mut cpus = [0u64; 16];
+                sys!(SYS_sched_getaffinity, 0, size_of_val(&cpus), &mut cpus).unwrap();
+                let first = cpus.iter_mut().find(|word| **word != 0).unwrap();
+                *first &= first.wrapping_neg();
+                let past = cpus.iter().position(|word| *word != 0).unwrap() + 1;
+                cpus[past..].fill(0);
+                sys!(SYS_sched_setaffinity, 0, size_of_val(&cpus), &cpus).unwrap();
+                set_nice(5);
+                set_slack(12_345);
+                set_policy(policy, 0);
+                programs::process::pause_ms(20);
+                run(&["x", "@scheduling"], &[])
+            });
+            set_nice(7);
+            set_slack(54_321);
+            set_policy(libc::SCHED_FIFO, 5);
+            let _ = sys!(SYS_pause);
+            98
+        });
+        say!("{status}");
+    }
+}
+
+/// The first thread is called away in the midst of handlers and faults: none of that is the new program's.
+fn from_thread_amid_signals() {
+    extern "C" fn skip(_: i32, _: &libc::siginfo_t, context: &mut libc::ucontext_t) {
+        const FAULTING_BYTES: i64 = 2;
+        context.uc_mcontext.gregs[libc::REG_RIP as usize] += FAULTING_BYTES;
+    }
+    fn rounds(storm: fn() -> i32) {
+        for _ in 0..30 {
+            let status = ending(|| {
+                std::thread::spawn(|| {
+                    programs::process::pause_ms(5);
+                    run(&["x", "@exit", "18"], &[])
+                });
+                storm()
+            });
+            check!(status.exited_with(18), "{status}");
+        }
+    }
+    rounds(|| {
+        signal::handle(libc::SIGUSR1, nothing, 0, &[]).unwrap();
+        loop {
+            signal::raise(libc::SIGUSR1).unwrap();
+        }
+    });
+    rounds(|| {
+        signal::handle(libc::SIGILL, skip, 0, &[]).unwrap();
+        loop {
+            // SAFETY: the handler goes on behind the instruction.
+            unsafe { core::arch::asm!("ud2") };
+        }
+    });
+}
+
+extern "C" fn nothing(_: i32, _: &libc::siginfo_t, _: &mut libc::ucontext_t) {}
 
 fn chain() {
     say!("{}", child(&["x", "@chain", "20"], &[]));

@@ -80,6 +80,9 @@ fn waitid() {
 fn waitid_errors() {
     let result = |kind: u32, number: i32, options: i32| value(wait_id(kind, number, options).0);
     say!("no children: {}", result(libc::P_ALL, 0, libc::WEXITED));
+    let mut info = [!0i32; 32];
+    let none = value(sys!(SYS_waitid, libc::P_ALL, 0, &mut info, libc::WEXITED, 0));
+    say!("{none}: {:?}", [0, 1, 2, 4, 5, 6].map(|word| info[word]));
     say!("nothing to wait for: {}", result(libc::P_ALL, 0, 0));
     say!("only WNOHANG: {}", result(libc::P_ALL, 0, libc::WNOHANG));
     say!("unknown option: {}", result(libc::P_ALL, 0, libc::WEXITED | 0x100));
@@ -251,7 +254,7 @@ fn thread_parents() {
 fn death_signal() {
     let (input, output) = pipe(0);
     let middle = spawn(|| {
-        let ready = Baton::new();
+        let (ready, middle) = (Baton::new(), id());
         spawn(|| {
             signal::recorded(libc::SIGUSR1, 0);
             say!("{}", value(set(libc::PR_SET_PDEATHSIG, libc::SIGUSR1 as u64)));
@@ -262,7 +265,8 @@ fn death_signal() {
             wait_until(|| signal::count() > 0);
             let seen = signal::take();
             send(output, seen[0].signal);
-            exit_now(0);
+            check!(seen[0].pid == middle, "sent by {} not {middle}", seen[0].pid);
+            exit_now(programs::status());
         });
         ready.await_pass();
         0

@@ -8,13 +8,19 @@ use programs::sys::value;
 use programs::{check, say, sys};
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("@exit") {
+        exit_now(7);
+    }
     programs::main(&[
         ("stop", stop),
         ("stop-signals", stop_signals),
         ("sigchld", sigchld),
         ("no-cld-stop", no_cld_stop),
         ("clone-children", clone_children),
+        ("exec-children", exec_children),
         ("groups", groups),
+        ("orphaned-groups", orphaned_groups),
+        ("during-vfork", during_vfork),
         ("queries", queries),
     ]);
 }
@@ -166,6 +172,122 @@ fn clone_children() {
     }
     signal::dispose(libc::SIGUSR1, libc::SIG_DFL);
     signal::dispose(libc::SIGCHLD, libc::SIG_DFL);
+}
+
+/// However a child was made to end, with another program it ends with SIGCHLD.
+fn exec_children() {
+    for exit_signal in [0, libc::SIGUSR1, libc::SIGCHLD] {
+        signal::take();
+        recorded(libc::SIGUSR1, libc::SA_RESTART);
+        recorded(libc::SIGCHLD, libc::SA_RESTART);
+        let child = sys!(SYS_clone, exit_signal, 0, 0, 0, 0).unwrap() as i32;
+        if child == 0 {
+            let args = [c"x".as_ptr(), c"@exit".as_ptr(), std::ptr::null()];
+            let path = c"/proc/self/exe".as_ptr();
+            let _ = sys!(SYS_execve, path, args.as_ptr(), args[2..].as_ptr());
+            exit_now(6);
+        }
+        say!("made to end with {exit_signal}: {}", told(await_signal(), child));
+        say!("{}", wait(child));
+    }
+    signal::dispose(libc::SIGUSR1, libc::SIG_DFL);
+    signal::dispose(libc::SIGCHLD, libc::SIG_DFL);
+}
+
+/// Who stops where nobody is left to continue it goes on, and is told; terminal stop signals do not stop it.
+fn orphaned_groups() {
+    sys!(SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0).unwrap();
+    let in_own_group = |number: i32| {
+        spawn(|| {
+            sys!(SYS_setpgid, 0, 0).unwrap();
+            recorded(libc::SIGHUP, 0);
+            recorded(libc::SIGCONT, 0);
+            let _ = raise(number);
+            let seen: Vec<String> = signal::take()
+                .iter()
+                .map(|seen| format!("{} by {:#x}", name(seen.signal), seen.code))
+                .collect();
+            say!("after {}: {}", name(number), seen.join(", "));
+            0
+        })
+    };
+    // Its parent, of another group of the session, ends; or the parent of the same group does, that had such a parent.
+    for number in [libc::SIGSTOP, libc::SIGTSTP] {
+        let parent = ending(|| {
+            sys!(SYS_setsid).unwrap();
+            next(in_own_group(number));
+            0
+        });
+        say!("{parent}, {}", wait(-1));
+    }
+    let leader = spawn(|| {
+        sys!(SYS_setsid).unwrap();
+        ending(|| {
+            sys!(SYS_setpgid, 0, 0).unwrap();
+            next(spawn(|| {
+                recorded(libc::SIGHUP, 0);
+                let _ = raise(libc::SIGSTOP);
+                say!("in its parent's group: {}", signal::taken_names());
+                0
+            }));
+            0
+        });
+        // The subreaper above is of another session: this one must not end before.
+        pause_ms(1_000_000);
+        0
+    });
+    say!("{}", wait(-1));
+    kill(leader, libc::SIGKILL).unwrap();
+    say!("{}", wait(-1));
+    // In a group that nobody cares for already.
+    let status = ending(|| {
+        sys!(SYS_setsid).unwrap();
+        for number in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+            raise(number).unwrap();
+        }
+        let (input, output) = pipe(0);
+        ending(|| {
+            let parent = sys!(SYS_getpid);
+            spawn(|| {
+                wait_until(|| sys!(SYS_getppid) != parent);
+                raise(libc::SIGTSTP).unwrap();
+                let _ = programs::process::write(output, b".");
+                0
+            });
+            0
+        });
+        say!("goes on: {:?}", read(input, 1).map(|bytes| bytes.len()));
+        0
+    });
+    say!("{status}, {}", wait(-1));
+    sys!(SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0).unwrap();
+}
+
+/// Who waits for a `vfork` child ends by what ends it, at once, and heeds all else later.
+fn during_vfork() {
+    for number in [libc::SIGTERM, libc::SIGUSR1, 40, libc::SIGKILL, libc::SIGUSR2] {
+        let (go, to_go) = pipe(0);
+        let parent = spawn(|| {
+            recorded(libc::SIGUSR2, 0);
+            let flags = libc::CLONE_VFORK | libc::SIGCHLD;
+            if sys!(SYS_clone, flags, 0, 0, 0, 0) == Ok(0) {
+                exit_now(read(go, 1).map_or(1, |_| 0));
+            }
+            say!("seen {}", signal::taken_names());
+            9
+        });
+        pause_ms(20);
+        kill(parent, number).unwrap();
+        if number == libc::SIGUSR2 {
+            pause_ms(20);
+            say!("waits: {:?}", try_wait(parent, libc::WNOHANG).map(|(pid, _)| pid));
+            let _ = programs::process::write(to_go, b".");
+        }
+        say!("{}: {}", name(number), wait(parent));
+        let _ = programs::process::write(to_go, b".");
+        programs::process::close(go);
+        programs::process::close(to_go);
+    }
 }
 
 fn groups() {

@@ -18,6 +18,7 @@ fn main() {
         ("handler-mask", handler_mask),
         ("order", order),
         ("queue", queue),
+        ("full-queue", full_queue),
         ("reset", reset),
         ("nested", nested),
         ("altstack", altstack),
@@ -181,6 +182,33 @@ fn queue() {
     kill(child, libc::SIGKILL).unwrap();
     wait(child);
     numbers.into_iter().for_each(|number| signal::dispose(number, libc::SIG_DFL));
+}
+
+/// Where nothing more may be queued, a standard signal loses what it came with, unless `kill` sent it.
+fn full_queue() {
+    let status = ending(|| {
+        let numbers = [libc::SIGUSR1, libc::SIGUSR2, 40];
+        mask(libc::SIG_BLOCK, set(&numbers));
+        let limit = [0u64; 2];
+        sys!(SYS_prlimit64, 0, libc::RLIMIT_SIGPENDING, &limit, 0).unwrap();
+        let me = id();
+        for number in numbers {
+            say!("kill {}: {}", name(number), value(kill(me, number)));
+            taken();
+            say!("tgkill {}: {}", name(number), value(sys!(SYS_tgkill, me, me, number)));
+            taken();
+        }
+        0
+    });
+    say!("{status}");
+
+    fn taken() {
+        let mut info = [0i32; 32];
+        let wanted = set(&[libc::SIGUSR1, libc::SIGUSR2, 40]);
+        let at_once = [0u64; 2];
+        let got = sys!(SYS_rt_sigtimedwait, &wanted, &mut info, &at_once, signal::SET_BYTES);
+        say!("{} code {}, mine: {}", value(got), info[2], info[4] == id());
+    }
 }
 
 /// SA_RESETHAND: once handled, then the default.
