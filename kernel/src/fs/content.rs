@@ -92,6 +92,19 @@ impl Pages {
     fn bundle_from(&self, at: u64) -> &'static [u8] {
         usize::try_from(at).ok().and_then(|at| self.bundle.get(at..)).unwrap_or(&[])
     }
+
+    /// Pages that have the bundle's bytes, or had them.
+    fn bundle_pages(&self) -> u64 {
+        self.bundle.len().div_ceil(PAGE_BYTES) as u64
+    }
+
+    /// The first page at `index` or after it that has bytes.
+    fn first_data(&self, index: u64) -> Option<u64> {
+        if index < self.bundle_pages() {
+            return Some(index);
+        }
+        self.own.range(index..).next().map(|(&index, _)| index)
+    }
 }
 
 impl Content {
@@ -153,6 +166,13 @@ impl Content {
     /// Pages of memory that it has of its own.
     pub fn own_pages(&self) -> u64 {
         self.pages.lock().own.len() as u64
+    }
+
+    /// Pages that are no holes.
+    pub fn stored_pages(&self) -> u64 {
+        let pages = self.pages.lock();
+        let of_bundle = pages.bundle_pages();
+        of_bundle + pages.own.range(of_bundle..).count() as u64
     }
 
     /// Reads from offset `at` on.
@@ -218,9 +238,10 @@ impl Content {
             let bytes = &mut page.bytes_mut()[offset_in_page(at)..][..room as usize];
             let result = from.take(bytes);
             at += (from.done() - before) as u64;
-            let mut pages = self.pages.lock();
-            pages.size_bytes = pages.size_bytes.max(at);
-            drop(pages);
+            if from.done() > before {
+                let mut pages = self.pages.lock();
+                pages.size_bytes = pages.size_bytes.max(at);
+            }
             result?;
         }
         Ok(())
@@ -288,15 +309,22 @@ impl Content {
         Ok(())
     }
 
-    /// Where the first data, or the first hole, at or after `at` begins. Only the end counts as a hole.
+    /// Where the first data, or the first hole, at or after `at` begins. The end counts as a hole.
     ///
     /// # Errors
-    /// `ENXIO` if `at` is not before the end.
+    /// `ENXIO` if `at` is not before the end, or no data is.
     pub fn find(&self, at: u64, whence: u32) -> Result<u64, Errno> {
         let size_bytes = self.size_bytes();
         if at >= size_bytes {
             return Err(Errno::ENXIO);
         }
-        Ok(if whence == SEEK_HOLE { size_bytes } else { at })
+        let (first, end) = (page_of(at), size_bytes.div_ceil(PAGE_BYTES as u64));
+        let page = if whence == SEEK_HOLE {
+            // The lock is taken for each page: there may be many.
+            (first..end).find(|&index| !self.has_page(index)).unwrap_or(end)
+        } else {
+            self.pages.lock().first_data(first).filter(|&index| index < end).ok_or(Errno::ENXIO)?
+        };
+        Ok((page * PAGE_BYTES as u64).clamp(at, size_bytes))
     }
 }

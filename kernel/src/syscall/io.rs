@@ -241,7 +241,8 @@ pub fn sendfile(args: &Args) -> SysResult {
     if !to.is_writable() || !from.is_readable() {
         return Err(Errno::EBADF);
     }
-    if to.flags() & abi::O_APPEND != 0 || !from.file().has_positions() {
+    if to.flags() & abi::O_APPEND != 0 || !from.file().has_positions() || args[3].cast_signed() < 0
+    {
         return Err(Errno::EINVAL);
     }
     let start = if offset_at == 0 {

@@ -127,6 +127,15 @@ impl<T: Clone> FdTable<T> {
         Ok(fd)
     }
 
+    /// Whether one more file could be put at a descriptor less than `limit`.
+    ///
+    /// # Errors
+    /// `EMFILE` if not.
+    pub fn check_room(&self, limit: u32) -> Result<(), Errno> {
+        let free = self.lowest_free(0).filter(|&fd| fd < limit.min(MAX_DESCRIPTORS));
+        free.map(drop).ok_or(Errno::EMFILE)
+    }
+
     /// Puts two files at the two lowest free descriptors.
     ///
     /// # Errors
