@@ -7,6 +7,7 @@ use linux_raw_sys::general as abi;
 use super::descriptor::usable_file;
 use super::{Args, Errno, SysResult};
 use crate::arch::user::WINDOW_END;
+use crate::fs::content::MAX_SIZE_BYTES;
 use crate::mm::space::{
     Access, AreaFlags, Backing, Fault, MapRequest, Placement, Protection, RemapRequest,
     SharedMemory, Space, Target,
@@ -18,6 +19,12 @@ const PAGE: u64 = 4096;
 
 fn protection(bits: u64) -> Result<Protection, Errno> {
     Protection::from_bits(bits).ok_or(Errno::EINVAL)
+}
+
+/// mmap(2) does not look at other bits.
+fn known_protection(bits: u64) -> Protection {
+    let has = |bit: u32| bits & u64::from(bit) != 0;
+    Protection::new(has(abi::PROT_READ), has(abi::PROT_WRITE), has(abi::PROT_EXEC))
 }
 
 /// Whole pages that hold `len_bytes` from `start`, which begins one, all in the window.
@@ -84,7 +91,7 @@ fn map(args: &Args) -> SysResult {
     if len_bytes == 0 || !offset.is_multiple_of(PAGE) {
         return Err(bad_range(args));
     }
-    let protection = protection(args[2])?;
+    let protection = known_protection(args[2]);
     let placement = if flags & abi::MAP_FIXED_NOREPLACE != 0 {
         Placement::FixedNoReplace
     } else if flags & abi::MAP_FIXED != 0 {
@@ -100,7 +107,6 @@ fn map(args: &Args) -> SysResult {
         Placement::Anywhere => pages(0, len_bytes)?,
         _ => pages(hint, len_bytes)?,
     };
-    offset.checked_add(len_bytes).ok_or(Errno::EOVERFLOW)?;
     let mut area = if flags & abi::MAP_GROWSDOWN != 0 { AreaFlags::STACK } else { AreaFlags::NONE };
     let backing = if flags & abi::MAP_ANONYMOUS == 0 {
         let (backing, more) = file_backing(args, protection)?;
@@ -140,6 +146,7 @@ fn file_backing(args: &Args, protection: Protection) -> Result<(Backing, AreaFla
         _ => return Err(Errno::EINVAL),
     };
     let source = file.mappable(shared && protection.writable())?;
+    offset.checked_add(args[1]).filter(|&end| end <= MAX_SIZE_BYTES).ok_or(Errno::EOVERFLOW)?;
     if !shared {
         return Ok((Backing::Private(source, offset), AreaFlags::NONE));
     }

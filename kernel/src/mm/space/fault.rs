@@ -258,11 +258,14 @@ impl Inner {
         let start = address / PAGE_BYTES * PAGE_BYTES;
         let grown = area.end - start;
         let total = self.areas.bytes() + (area.start - start);
-        let below = self.areas.last_below(area.start).map_or(0, |below| below.end);
+        let below = self.areas.last_below(area.start).map_or(0, |below| {
+            let is_guard = !below.protection.readable() || below.flags.contains(AreaFlags::STACK);
+            below.end + if is_guard { 0 } else { STACK_GUARD_BYTES }
+        });
         if !area.flags.contains(AreaFlags::STACK)
             || grown > self.limits.stack_bytes
             || total > self.limits.total_bytes
-            || start < below.saturating_add(STACK_GUARD_BYTES)
+            || start < below
         {
             return Err(Fault::NotMapped);
         }

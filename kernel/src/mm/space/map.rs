@@ -190,18 +190,13 @@ impl Space {
     ///
     /// # Errors
     /// `EINVAL` for an unaligned address or a range beyond the window; `ENOMEM` if part of it is
-    /// not mapped; `EACCES` if an object does not permit it.
+    /// not mapped, or would be too much for the limit; `EACCES` if an object does not permit it. What is before that
+    /// part has changed.
     pub fn protect(&self, start: u64, len_bytes: u64, wanted: Protection) -> Result<(), Errno> {
         let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
         let mut inner = self.inner.lock_patiently();
-        if !inner.areas.covers(start, end) {
-            return Err(Errno::ENOMEM);
-        }
-        let read_only = |area: &Area<Backing>| area.flags.contains(AreaFlags::READ_ONLY);
-        if wanted.writable() && inner.areas.within(start, end).any(read_only) {
-            return Err(Errno::EACCES);
-        }
         inner.check_count()?;
+        let (end, verdict) = inner.can_protect(start, end, wanted);
         inner.recent = Recent::default();
         let withdraw = Withdraw::for_protection(wanted);
         let mut update = Update::<Self, BATCH>::new(self, self.root);
@@ -212,7 +207,7 @@ impl Space {
             .and_then(|()| inner.areas.protect(start, end, wanted).map_err(no_memory));
         drop(inner);
         update.release();
-        result
+        result.and(verdict)
     }
 
     /// Forgets what the program has written in a range: it finds zeroes, or the file, again
@@ -295,14 +290,17 @@ impl Space {
         }
         let old_len = end - start;
         let mut inner = self.inner.lock_patiently();
-        let area = inner.areas.find(start).filter(|area| end <= area.end);
-        let area = area.ok_or(Errno::EFAULT)?.clone();
+        let area = inner.areas.find(start).ok_or(Errno::EFAULT)?.clone();
+        let is_cut = !matches!(target, Target::Fixed(_)) && new_len <= old_len;
+        if end > area.end && !is_cut {
+            return Err(Errno::EFAULT);
+        }
         if let Target::Fixed(to) = target {
             let to_end = range_end(to, new_len).ok_or(Errno::EINVAL)?;
             if to < WINDOW_START || (to < end && start < to_end) {
                 return Err(Errno::EINVAL);
             }
-        } else if new_len <= old_len {
+        } else if is_cut {
             inner.check_count()?;
             let leftovers = self.clear(&mut inner, start + new_len, end);
             drop(inner);
@@ -417,6 +415,19 @@ impl Inner {
         let replaced: u64 = overlap_bytes(&self.areas, start, end);
         let total = self.areas.bytes() - replaced + (end - start);
         if total > self.limits.total_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// Up to where the areas from `start` to `end` may get this protection, and why no further.
+    fn can_protect(&self, start: u64, end: u64, wanted: Protection) -> (u64, Result<(), Errno>) {
+        let mut at = start;
+        while at < end {
+            let Some(area) = self.areas.find(at) else { return (at, Err(Errno::ENOMEM)) };
+            if wanted.writable() && area.flags.contains(AreaFlags::READ_ONLY) {
+                return (at, Err(Errno::EACCES));
+            }
+            at = area.end;
+        }
+        (end, Ok(()))
     }
 
     /// Whether there may be a hole in `start..end`: one in the middle of an area makes two of it.

@@ -12,6 +12,7 @@ fn main() {
         ("zero", zero),
         ("protect", protect),
         ("split", split),
+        ("gap", gap),
         ("fixed", fixed),
         ("errors", errors),
         ("remap", remap),
@@ -20,6 +21,7 @@ fn main() {
         ("break", program_break),
         ("sparse", sparse),
         ("stack", stack),
+        ("grows-down", grows_down),
         ("copy-on-write", copy_on_write),
         ("both-ways", both_ways),
         ("shared", shared),
@@ -62,6 +64,52 @@ fn segfaults(address: *mut u8) -> bool {
         0
     });
     libc::WIFSIGNALED(status.0) && libc::WTERMSIG(status.0) == libc::SIGSEGV
+}
+
+/// What comes before the first page that cannot be changed is changed.
+fn gap() {
+    let base = pages(6);
+    unmap(page(base, 3), PAGE);
+    let read_only = |number| segfaults_on_write(page(base, number));
+    let protect = |from: usize, count: usize, bits: i32| {
+        value(sys!(SYS_mprotect, page(base, from), count * PAGE, bits))
+    };
+    say!("{} {:?}", protect(0, 6, libc::PROT_READ), [0, 2, 4].map(read_only));
+    say!("{} {:?}", protect(1, 2, RW), [0, 1, 2].map(read_only));
+    say!("{} {:?}", protect(3, 2, libc::PROT_READ), [4].map(read_only));
+    // What is cut off may be of several areas, what is grown not.
+    let here = |result: sys::Result| result.map(|at| at == base as u64);
+    say!("{:?}", here(sys!(SYS_mremap, base, 3 * PAGE, 4 * PAGE, 0)));
+    say!("{:?}", here(sys!(SYS_mremap, base, 3 * PAGE, PAGE, 0)));
+    say!("{} {} {}", readable(base), readable(page(base, 1)), readable(page(base, 2)));
+    unmap(base, 6 * PAGE);
+}
+
+fn segfaults_on_write(address: *mut u8) -> bool {
+    !ending(|| {
+        poke(address, 1);
+        0
+    })
+    .exited_with(0)
+}
+
+/// Memory that grows down stays away from what is below, but not from where nobody may go.
+fn grows_down() {
+    const COUNT: usize = 1_024;
+    for below in [RW, libc::PROT_READ, libc::PROT_NONE] {
+        let base = pages(COUNT);
+        unmap(base, COUNT * PAGE);
+        let fixed = |number: usize, protection, flags| {
+            let flags = PRIVATE | libc::MAP_FIXED | flags;
+            map_at(page(base, number) as usize, PAGE, protection, flags).unwrap()
+        };
+        fixed(900, RW, libc::MAP_GROWSDOWN);
+        fixed(400, below, 0);
+        let writable = [899, 880, 700, 656, 650, 401, 400];
+        let writable = writable.map(|number| !segfaults_on_write(page(base, number)));
+        say!("{below}: {writable:?}");
+        unmap(base, COUNT * PAGE);
+    }
 }
 
 /// New memory is zero, whatever was there before, even if it is read before it is written.
