@@ -5,6 +5,7 @@
 //! a reference of its own. Holes read as zeroes and have no page until they are written or mapped.
 
 use alloc::collections::BTreeMap;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::general::{RLIMIT_FSIZE, SEEK_HOLE};
 use orrery_core::errno::Errno;
@@ -17,9 +18,11 @@ use super::write_or_run::WriteOrRun;
 use crate::mm::VirtAddr;
 use crate::mm::address::virt_to_phys;
 use crate::mm::space::{Access, PageError, SourcePage};
+use crate::process::thread::thread_of;
 use crate::process::{signal, try_current};
 use crate::sched::mutex::Mutex;
 use crate::sync::SpinLock;
+use crate::task::registry;
 
 /// Largest offset after the last byte of a file.
 pub const MAX_SIZE_BYTES: u64 = i64::MAX as u64;
@@ -28,6 +31,8 @@ pub const MAX_SIZE_BYTES: u64 = i64::MAX as u64;
 pub struct Content {
     pages: SpinLock<Pages>,
     changes: Mutex<()>,
+    /// Whether programs may have mapped it.
+    was_mapped: AtomicBool,
     /// Who writes or runs it.
     pub write_or_run: WriteOrRun,
 }
@@ -79,6 +84,17 @@ fn exceed_limit() -> Errno {
     Errno::EFBIG
 }
 
+/// Unmaps what an object, of this identity, no longer has, in all programs. A child that is being made meanwhile may
+/// keep what its parent had.
+fn cut_mappings_off(identity: u64, from_bytes: u64) {
+    for task in registry::tasks() {
+        let space = thread_of(&task).and_then(|thread| thread.space.lock().clone());
+        if let Some(space) = space {
+            space.cut_off(identity, from_bytes);
+        }
+    }
+}
+
 fn page_of(at: u64) -> u64 {
     at / PAGE_BYTES as u64
 }
@@ -114,8 +130,14 @@ impl Content {
         Self {
             pages: SpinLock::new("file pages", pages),
             changes: Mutex::new(()),
+            was_mapped: AtomicBool::new(false),
             write_or_run: WriteOrRun::default(),
         }
+    }
+
+    /// Notes that programs may map it from now on.
+    pub(super) fn note_mapped(&self) {
+        self.was_mapped.store(true, Ordering::Relaxed);
     }
 
     /// Lets a file that has nothing have these contents.
@@ -276,11 +298,11 @@ impl Content {
         Ok(page)
     }
 
-    /// Cuts the file off, or makes it longer by a hole.
+    /// Cuts the file off, or makes it longer by a hole. `identity` is that of its mappings, which lose what is cut off.
     ///
     /// # Errors
     /// `EFBIG` beyond [`MAX_SIZE_BYTES`] and the program's own limit.
-    pub fn set_size(&self, size_bytes: u64) -> Result<(), Errno> {
+    pub fn set_size(&self, size_bytes: u64, identity: u64) -> Result<(), Errno> {
         if size_bytes > MAX_SIZE_BYTES {
             return Err(Errno::EFBIG);
         }
@@ -288,10 +310,12 @@ impl Content {
         if size_bytes > self.size_bytes() && size_bytes > size_limit() {
             return Err(exceed_limit());
         }
+        let mut is_shorter = false;
         let cut_off = {
             let mut pages = self.pages.lock();
             let mut cut_off = BTreeMap::new();
             if size_bytes < pages.size_bytes {
+                is_shorter = true;
                 cut_off = pages.own.split_off(&size_bytes.div_ceil(PAGE_BYTES as u64));
                 if let Ok(size) = usize::try_from(size_bytes)
                     && size < pages.bundle.len()
@@ -306,6 +330,9 @@ impl Content {
             cut_off
         };
         drop(cut_off);
+        if is_shorter && self.was_mapped.load(Ordering::Relaxed) {
+            cut_mappings_off(identity, size_bytes.next_multiple_of(PAGE_BYTES as u64));
+        }
         Ok(())
     }
 

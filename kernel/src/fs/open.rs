@@ -92,7 +92,7 @@ fn open_existing(inode: &Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>, Errno>
         && let Node::Regular(content) = &inode.node
     {
         let _writing = Writing::begin(inode)?;
-        content.set_size(0)?;
+        content.set_size(0, inode.number)?;
         inode.touch_modified();
     }
     open_inode(inode, flags)

@@ -331,7 +331,7 @@ pub fn ftruncate(args: &Args) -> SysResult {
     if !file.is_writable() {
         return Err(Errno::EINVAL);
     }
-    content.set_size(size_bytes)?;
+    content.set_size(size_bytes, file.inode().number)?;
     file.inode().touch_modified();
     Ok(0)
 }
@@ -360,7 +360,7 @@ pub fn fallocate(args: &Args) -> SysResult {
         return Err(Errno::EFBIG);
     }
     if mode == 0 && end > content.size_bytes() {
-        content.set_size(end)?;
+        content.set_size(end, file.inode().number)?;
         file.inode().touch_modified();
     }
     Ok(0)

@@ -250,7 +250,7 @@ pub fn truncate(args: &Args) -> SysResult {
     match &inode.node {
         Node::Regular(content) => {
             let _writing = Writing::begin(&inode)?;
-            content.set_size(args[1])?;
+            content.set_size(args[1], inode.number)?;
         }
         _ if inode.is_directory() => return Err(Errno::EISDIR),
         _ => return Err(Errno::EINVAL),

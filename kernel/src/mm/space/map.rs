@@ -225,6 +225,28 @@ impl Space {
         if is_covered { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
+    /// Unmaps the pages of an object, of this [identity](super::PageSource::identity), from offset `from_bytes` on, and
+    /// what the program has written there of its own: the object ends before them now. The areas stay.
+    pub fn cut_off(&self, identity: u64, from_bytes: u64) {
+        let mut at = 0;
+        loop {
+            let inner = self.inner.lock_patiently();
+            let cut_off = inner.areas.within(at, WINDOW_END).find_map(|area| {
+                let (object, offset) = area.backing.object()?;
+                let start = area.start + from_bytes.saturating_sub(offset);
+                (object.identity() == identity && start < area.end).then_some((start, area.end))
+            });
+            let Some((start, end)) = cut_off else { return };
+            // Without memory for it they stay.
+            let unmapped = self.unmap_pages(start, end);
+            drop(inner);
+            if let Ok(mut update) = unmapped {
+                update.release();
+            }
+            at = end;
+        }
+    }
+
     /// Sets where the heap begins, for a new program.
     pub fn begin_break(&self, start: u64) {
         let mut inner = self.inner.lock_patiently();

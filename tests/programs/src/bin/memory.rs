@@ -31,6 +31,7 @@ fn main() {
         ("unmapped-copy", unmapped_copy),
         ("file", file),
         ("deleted-file", deleted_file),
+        ("cut-off", cut_off),
         ("calls", calls),
         ("presence", presence),
         ("locking", locking),
@@ -612,6 +613,58 @@ fn deleted_file() {
         std::fs::remove_file("wo").unwrap();
         value(result)
     });
+}
+
+/// What a file no longer has its mappings, of whatever process, no longer have; when it is as long again they show
+/// what it has then.
+fn cut_off() {
+    let fd = create(c"cut", &vec![7; 4 * PAGE]);
+    let mapped = |flags: i32| sys!(SYS_mmap, 0, 4 * PAGE, RW, flags, fd, 0).unwrap() as *mut u8;
+    let (shared, private) = (mapped(libc::MAP_SHARED), mapped(libc::MAP_PRIVATE));
+    for number in 0..4 {
+        check!(peek(page(shared, number)) == 7, "page {number}");
+    }
+    poke(page(private, 3), 8);
+    check!(peek(page(private, 2)) == 7, "page 2");
+    let in_child = Baton::new();
+    let done = Baton::new();
+    let child = spawn(|| {
+        poke(page(private, 1), 9);
+        poke(page(shared, 1), 9);
+        in_child.pass();
+        done.await_pass();
+        let [a, b] = [private, shared].map(|base| peek(page(base, 3)));
+        say!("child: {} {} {a} {b}", peek(page(private, 1)), peek(page(shared, 1)));
+        0
+    });
+    in_child.await_pass();
+    sys!(SYS_ftruncate, fd, PAGE + 100).unwrap();
+    let ends = |address: *mut u8| {
+        ending(|| {
+            peek(address);
+            0
+        })
+    };
+    for base in [shared, private] {
+        say!("{}", [0, 1, 2, 3].map(|number| ends(page(base, number)).to_string()).join(", "));
+    }
+    say!("by a call: {}", value(sys!(SYS_pwrite64, fd, page(shared, 3), 10, 0)));
+    sys!(SYS_ftruncate, fd, 4 * PAGE).unwrap();
+    say!("{} {}", peek(page(shared, 1).wrapping_add(99)), peek(page(shared, 1).wrapping_add(100)));
+    say!("{} {}", peek(page(private, 3)), peek(page(shared, 3)));
+    poke(page(shared, 3), 5);
+    let mut byte = 0u8;
+    sys!(SYS_pread64, fd, &mut byte, 1, 3 * PAGE).unwrap();
+    say!("{byte} {}", peek(page(private, 3)));
+    done.pass();
+    say!("{}", wait(child));
+    close(sys!(SYS_open, c"cut".as_ptr(), libc::O_RDWR | libc::O_TRUNC).unwrap() as i32);
+    say!("{} {}", ends(shared), ends(private));
+    for base in [shared, private] {
+        unmap(base, 4 * PAGE);
+    }
+    close(fd);
+    std::fs::remove_file("cut").unwrap();
 }
 
 /// The kernel's own writes break copies, and never reach the other side.
