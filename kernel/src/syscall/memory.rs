@@ -63,29 +63,35 @@ const OLD_MAP_FLAGS: u32 = abi::MAP_SHARED
 /// mmap(2).
 pub fn mmap(args: &Args) -> SysResult {
     let flags = args[3] as u32;
-    if flags & (abi::MAP_POPULATE | abi::MAP_LOCKED | abi::MAP_HUGETLB) != 0 {
-        return map_present(args);
+    if flags & (PRESENT | abi::MAP_HUGETLB | abi::MAP_32BIT) != 0 {
+        return map_specially(args);
     }
-    map(args)
+    map(args, Placement::Anywhere)
 }
 
-/// [`mmap`] of pages that are in memory from the start.
+/// Flags of [`mmap`] for pages that are in memory from the start.
+const PRESENT: u32 = abi::MAP_POPULATE | abi::MAP_LOCKED;
+
+/// [`mmap`] with flags that are rare.
 #[cold]
-fn map_present(args: &Args) -> SysResult {
+fn map_specially(args: &Args) -> SysResult {
     let flags = args[3] as u32;
     if flags & abi::MAP_HUGETLB != 0 {
         return Err(Errno::EINVAL);
     }
-    let start = map(args)?;
-    if flags & abi::MAP_LOCKED != 0 || flags & abi::MAP_NONBLOCK == 0 {
+    let is_low = flags & abi::MAP_32BIT != 0;
+    let start = map(args, if is_low { Placement::Low } else { Placement::Anywhere })?;
+    let is_locked = flags & abi::MAP_LOCKED != 0;
+    if flags & PRESENT != 0 && (is_locked || flags & abi::MAP_NONBLOCK == 0) {
         // It is mapped, whatever becomes of this.
         let _ = populate(&space(), start, pages(0, args[1])?, None);
     }
     Ok(start)
 }
 
+/// [`mmap`] to a fixed address or, where that is not asked for, a `free` one.
 #[inline(always)]
-fn map(args: &Args) -> SysResult {
+fn map(args: &Args, free: Placement) -> SysResult {
     let (hint, len_bytes, flags) = (args[0], args[1], args[3] as u32);
     let offset = args[5];
     if len_bytes == 0 || !offset.is_multiple_of(PAGE) {
@@ -97,15 +103,11 @@ fn map(args: &Args) -> SysResult {
     } else if flags & abi::MAP_FIXED != 0 {
         Placement::Fixed
     } else {
-        Placement::Anywhere
+        free
     };
-    let hint = match placement {
-        Placement::Anywhere => hint / PAGE * PAGE,
-        _ => hint,
-    };
-    let len_bytes = match placement {
-        Placement::Anywhere => pages(0, len_bytes)?,
-        _ => pages(hint, len_bytes)?,
+    let (hint, len_bytes) = match placement {
+        Placement::Anywhere | Placement::Low => (hint / PAGE * PAGE, pages(0, len_bytes)?),
+        Placement::Fixed | Placement::FixedNoReplace => (hint, pages(hint, len_bytes)?),
     };
     let mut area = if flags & abi::MAP_GROWSDOWN != 0 { AreaFlags::STACK } else { AreaFlags::NONE };
     let backing = if flags & abi::MAP_ANONYMOUS == 0 {

@@ -24,6 +24,8 @@ const BATCH: usize = 32;
 pub enum Placement {
     /// At the hint if that is free, else anywhere.
     Anywhere,
+    /// So, but where addresses have 31 bits (`MAP_32BIT`).
+    Low,
     /// At the hint, in place of what is there (`MAP_FIXED`).
     Fixed,
     /// At the hint, if nothing is there (`MAP_FIXED_NOREPLACE`).
@@ -69,6 +71,10 @@ pub struct RemapRequest {
     /// Where it may go.
     pub target: Target,
 }
+
+/// Where [`Placement::Low`] is: above what programs that are not moved have, as on Linux.
+const LOW_START: u64 = 1 << 30;
+const LOW_END: u64 = 1 << 31;
 
 /// Rounds a length up to pages; `None` if that is more than the window.
 fn whole_pages(len_bytes: u64) -> Option<u64> {
@@ -126,10 +132,12 @@ impl Space {
         let start = inner.place(request.hint, len, request.placement)?;
         let end = start + len;
         inner.check_room(start, end)?;
-        let leftovers = self.clear(&mut inner, start, end)?;
         let MapRequest { protection, flags, .. } = *request;
         let backing = request.backing.clone();
-        let inserted = inner.areas.insert(Area { start, end, protection, flags, backing });
+        let area = Area { start, end, protection, flags, backing };
+        inner.check_data(&area)?;
+        let leftovers = self.clear(&mut inner, start, end)?;
+        let inserted = inner.areas.insert(area);
         drop(inner);
         leftovers.release();
         inserted.map_err(no_memory)?;
@@ -276,7 +284,7 @@ impl Space {
                 backing: Backing::Anonymous,
             };
             inner.recent = Recent::default();
-            if inner.areas.insert(area).is_err() {
+            if inner.check_data(&area).is_err() || inner.areas.insert(area).is_err() {
                 return break_end;
             }
         }
@@ -334,6 +342,7 @@ impl Space {
             if is_last && inner.areas.is_free(end, grown) {
                 inner.check_room(end, grown)?;
                 let more = area.shifted(end, grown);
+                inner.check_data(&more)?;
                 inner.recent = Recent::default();
                 inner.areas.insert(more).map_err(no_memory)?;
                 return Ok(start);
@@ -363,6 +372,7 @@ impl Space {
         }
         let kept = old_len.min(new_len);
         inner.check_room(to, to + new_len - kept)?;
+        inner.check_data(&Area { start: to, end: to + new_len - kept, ..area.clone() })?;
         let cut_off = self.clear(&mut inner, start + kept, start + old_len)?;
         let moved = self.clear(&mut inner, to, to + new_len).map(|replaced| {
             let mut update = Update::<Self, BATCH>::new(self, self.root);
@@ -391,12 +401,19 @@ impl Inner {
     /// Where an area of whole pages goes.
     fn place(&self, hint: u64, len: u64, placement: Placement) -> Result<u64, Errno> {
         let end = hint.checked_add(len).filter(|&end| end <= WINDOW_END);
-        if placement == Placement::Anywhere {
+        if let Placement::Anywhere | Placement::Low = placement {
+            let is_low = placement == Placement::Low;
             let hint = hint / PAGE_BYTES * PAGE_BYTES;
+            let end = end.filter(|&end| !is_low || end <= LOW_END);
             if hint >= WINDOW_START && end.is_some() && self.areas.is_free(hint, hint + len) {
                 return Ok(hint);
             }
-            return self.find_gap(len).ok_or(Errno::ENOMEM);
+            let gap = if is_low {
+                self.areas.highest_gap(len, LOW_START, LOW_END)
+            } else {
+                self.find_gap(len)
+            };
+            return gap.ok_or(Errno::ENOMEM);
         }
         if !hint.is_multiple_of(PAGE_BYTES) {
             return Err(Errno::EINVAL);
@@ -439,6 +456,21 @@ impl Inner {
         if total > self.limits.total_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
+    /// Whether there may be this area, in place of what is there, by the limit of data: what a program may write and
+    /// shares with nobody, but its stack. As on Linux, a limit of 0 is one of the heap only.
+    fn check_data(&self, area: &Area<Backing>) -> Result<(), Errno> {
+        let limit = self.limits.data_bytes;
+        if limit == u64::MAX || limit == 0 || !is_data(area) {
+            return Ok(());
+        }
+        let bytes = |start, end| {
+            let data = self.areas.within(start, end).filter(|it| is_data(it));
+            data.map(|it| it.end.min(end) - it.start.max(start)).sum::<u64>()
+        };
+        let others = bytes(0, WINDOW_END) - bytes(area.start, area.end);
+        if others + area.len_bytes() > limit { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
     /// Up to where the areas from `start` to `end` may get this protection, and why no further.
     fn can_protect(&self, start: u64, end: u64, wanted: Protection) -> (u64, Result<(), Errno>) {
         let mut at = start;
@@ -446,6 +478,11 @@ impl Inner {
             let Some(area) = self.areas.find(at) else { return (at, Err(Errno::ENOMEM)) };
             if wanted.writable() && area.flags.contains(AreaFlags::READ_ONLY) {
                 return (at, Err(Errno::EACCES));
+            }
+            let part =
+                Area { start: at, end: area.end.min(end), protection: wanted, ..area.clone() };
+            if let Err(why) = self.check_data(&part) {
+                return (at, Err(why));
             }
             at = area.end;
         }
@@ -466,6 +503,12 @@ impl Inner {
     fn check_count(&self) -> Result<(), Errno> {
         if self.areas.len() + 2 > MAX_AREAS { Err(Errno::ENOMEM) } else { Ok(()) }
     }
+}
+
+fn is_data(area: &Area<Backing>) -> bool {
+    area.protection.writable()
+        && !area.flags.contains(AreaFlags::STACK)
+        && !matches!(area.backing, Backing::Shared(..))
 }
 
 fn overlap_bytes(areas: &Areas<Backing>, start: u64, end: u64) -> u64 {

@@ -30,6 +30,7 @@ fn main() {
         ("protected-copy", protected_copy),
         ("unmapped-copy", unmapped_copy),
         ("file", file),
+        ("shared-file", shared_file),
         ("deleted-file", deleted_file),
         ("cut-off", cut_off),
         ("calls", calls),
@@ -597,6 +598,36 @@ fn file() {
 }
 
 /// A deleted file lives on as long as it is mapped.
+/// All shared mappings of a file show what is written to it, by whatever way. `MAPPED_FILE` may name one that is there
+/// already, of four pages at least.
+fn shared_file() {
+    let name = std::env::var("MAPPED_FILE").unwrap_or_else(|_| {
+        std::fs::write("mapped", vec![b'-'; 4 * PAGE]).unwrap();
+        "mapped".into()
+    });
+    let name = std::ffi::CString::new(name).unwrap();
+    let open = |flags: i32| sys!(SYS_open, name.as_ptr(), flags).unwrap() as i32;
+    let (fd, reader) = (open(libc::O_RDWR), open(libc::O_RDONLY));
+    let mapped = |fd: i32, protection: i32| {
+        sys!(SYS_mmap, 0, 4 * PAGE, protection, libc::MAP_SHARED, fd, 0).unwrap() as *mut u8
+    };
+    let maps = [mapped(fd, RW), mapped(fd, libc::PROT_READ), mapped(reader, libc::PROT_READ)];
+    let seen = |number: usize| maps.map(|base| char::from(peek(page(base, number))));
+    check!((0..4).all(|number| seen(number) == ['-'; 3]), "not what is in the file");
+    sys!(SYS_pwrite64, fd, b"w".as_ptr(), 1, PAGE).unwrap();
+    poke(page(maps[0], 2), b'm');
+    say!("{:?} {:?}", seen(1), seen(2));
+    sys!(SYS_mprotect, maps[1], 4 * PAGE, RW).unwrap();
+    poke(page(maps[1], 3), b'p');
+    let mut byte = [0u8];
+    sys!(SYS_pread64, reader, &mut byte, 1, 3 * PAGE).unwrap();
+    say!("{:?} {:?}", seen(3), char::from(byte[0]));
+    maps.iter().for_each(|&base| unmap(base, 4 * PAGE));
+    close(fd);
+    close(reader);
+    sys!(SYS_unlink, name.as_ptr()).unwrap();
+}
+
 fn deleted_file() {
     let fd = create(c"deleted", &vec![7; 2 * PAGE]);
     let map =
@@ -801,6 +832,22 @@ fn flags() {
         say!("{flags:#x}: {}", present(base));
         unmap(base, 8 * PAGE);
     }
+    let low = |hint: usize, len: usize, flags: i32| {
+        map_at(hint, len, RW, PRIVATE | libc::MAP_32BIT | flags)
+            .map(|base| ((1 << 30..1 << 31).contains(&(base as usize)), base))
+    };
+    for (hint, len, flags) in [
+        (0, PAGE, 0),
+        (0, 16 << 20, libc::MAP_POPULATE),
+        (0x7654_3000, PAGE, 0),
+        (0x7654_3210_0000, PAGE, 0),
+        (0, 1 << 31, 0),
+    ] {
+        let mapped = low(hint, len, flags);
+        let is_at_hint = mapped.is_ok_and(|(_, base)| base as usize == hint);
+        say!("low: {:?}, at the hint: {is_at_hint}", mapped.map(|(is_low, _)| is_low));
+        mapped.into_iter().for_each(|(_, base)| unmap(base, len));
+    }
     let fd = create(c"flags", &[1; PAGE]);
     for flags in [libc::MAP_SHARED_VALIDATE, libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC] {
         let result = sys!(SYS_mmap, 0, PAGE, RW, flags, fd, 0);
@@ -836,6 +883,26 @@ fn limits() {
         let many = (0..100).take_while(|_| map(4 << 20, RW, PRIVATE).is_ok()).count();
         check!(many > 5 && many < 16, "{many} times 4 MiB");
         say!("shared counts: {:?}", map(64 << 20, RW, SHARED).err());
+        0
+    });
+    say!("{status}");
+    let status = ending(|| {
+        let limit = libc::rlimit64 { rlim_cur: 16 << 20, rlim_max: 16 << 20 };
+        sys!(SYS_prlimit64, 0, libc::RLIMIT_DATA, &limit, 0).unwrap();
+        say!("data: {:?}", map(32 << 20, RW, PRIVATE).err());
+        say!("shared is none: {:?}", map(32 << 20, RW, SHARED).err());
+        let none = map(32 << 20, libc::PROT_NONE, PRIVATE);
+        say!("nor what cannot be written: {:?}", none.err());
+        let none = none.unwrap();
+        let writable = |bytes: usize| value(sys!(SYS_mprotect, none, bytes, RW));
+        say!("made writable: {} {} {}", writable(32 << 20), writable(8 << 20), writable(8 << 20));
+        let base = map(PAGE, RW, PRIVATE).unwrap();
+        say!("growing: {:?}", resize(base, 1, 8_192, libc::MREMAP_MAYMOVE).err());
+        say!("8 MiB more: {:?}", map(8 << 20, RW, PRIVATE).err());
+        say!("in place: {:?}", {
+            let flags = PRIVATE | libc::MAP_FIXED;
+            map_at(none as usize, 8 << 20, RW, flags).map(|at| at == none)
+        });
         0
     });
     say!("{status}");
