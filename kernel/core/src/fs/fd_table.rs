@@ -259,6 +259,7 @@ mod tests {
         assert_eq!(table.insert(66, 1024, 7, OnExec::Keep), Ok(130));
         assert_eq!(table.insert(3, 1024, 7, OnExec::Keep), Ok(65));
         assert_eq!(table.insert(0, 131, 7, OnExec::Keep), Err(Errno::EMFILE));
+        assert_eq!((table.check_room(131), table.check_room(132)), (Err(Errno::EMFILE), Ok(())));
         assert_eq!(table.insert_pair(132, [1, 2], OnExec::Keep), Err(Errno::EMFILE));
         assert_eq!(table.len(), 131);
         assert_eq!(table.replace(5000, u32::MAX, 1, OnExec::Keep), Err(Errno::EBADF));
