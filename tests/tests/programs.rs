@@ -78,6 +78,16 @@ fn hello_in_rust_and_c() {
 }
 
 #[test]
+fn a_file_of_the_bundle_is_mapped_as_any_other() {
+    const PART: &[&str] = &["shared-file"];
+    let linux = OnLinux::run("memory", PART);
+    let bundle = tempfile::tempdir().unwrap();
+    std::fs::write(bundle.path().join("data"), [b'-'; 4 * 4096]).unwrap();
+    let guest = Guest::checked().bundle(bundle.path()).environment(&["MAPPED_FILE=/data"]);
+    linux.is_what_happened_in(&guest.program("memory", PART).run());
+}
+
+#[test]
 fn bad_ends() {
     for kind in ["segv", "abort", "panic", "overflow", "thread", "term", "kernel", "exit", "?"] {
         same_with("crash", &[kind]);

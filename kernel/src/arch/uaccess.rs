@@ -58,10 +58,13 @@ user_copy:
     and edx, 7
     shr rcx, 3
     mov r8d, 3
+    .global user_copy_words
+user_copy_words:
     rep movsq
     mov ecx, edx
     xor r8d, r8d
     xor edx, edx
+8:
     rep movsb
     xor eax, eax
     close_user_memory_again
@@ -112,7 +115,15 @@ user_compare_exchange:
     .global user_access_end
 user_access_end:
 
-    # Where a routine goes on after a fault: returns what is left.
+    # Where a copy goes on after a fault at a word: byte by byte, since the first of the word's may be there.
+    .global user_copy_rest
+user_copy_rest:
+    lea rcx, [rdx + rcx * 8]
+    xor r8d, r8d
+    xor edx, edx
+    jmp 8b
+
+    # Where a routine goes on after any other: returns what is left.
     .global user_access_failed
 user_access_failed:
     mov rax, rcx
@@ -127,6 +138,8 @@ user_access_failed:
 
 unsafe extern "C" {
     static user_access_failed: u8;
+    static user_copy_words: u8;
+    static user_copy_rest: u8;
 }
 
 /// Whether these bytes are in the window.
@@ -142,10 +155,13 @@ pub fn is_user_access(frame: &Frame) -> bool {
     (start..end).contains(&frame.rip)
 }
 
-/// Makes an access that has faulted for good, where [`is_user_access`] holds, fail.
+/// Makes an access that has faulted for good, where [`is_user_access`] holds, fail; a copy once it has come to the
+/// very byte.
 pub fn fix_up(frame: &mut Frame) {
     debug_assert!(is_user_access(frame));
-    frame.rip = &raw const user_access_failed as u64;
+    let is_at_word = frame.rip == &raw const user_copy_words as u64;
+    let on = if is_at_word { &raw const user_copy_rest } else { &raw const user_access_failed };
+    frame.rip = on as u64;
 }
 
 /// Copies a program's memory.

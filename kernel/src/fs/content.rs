@@ -5,6 +5,7 @@
 //! a reference of its own. Holes read as zeroes and have no page until they are written or mapped.
 
 use alloc::collections::BTreeMap;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::general::{RLIMIT_FSIZE, SEEK_HOLE};
 use orrery_core::errno::Errno;
@@ -17,9 +18,11 @@ use super::write_or_run::WriteOrRun;
 use crate::mm::VirtAddr;
 use crate::mm::address::virt_to_phys;
 use crate::mm::space::{Access, PageError, SourcePage};
+use crate::process::thread::thread_of;
 use crate::process::{signal, try_current};
 use crate::sched::mutex::Mutex;
 use crate::sync::SpinLock;
+use crate::task::registry;
 
 /// Largest offset after the last byte of a file.
 pub const MAX_SIZE_BYTES: u64 = i64::MAX as u64;
@@ -28,6 +31,8 @@ pub const MAX_SIZE_BYTES: u64 = i64::MAX as u64;
 pub struct Content {
     pages: SpinLock<Pages>,
     changes: Mutex<()>,
+    /// Whether programs may have mapped it.
+    was_mapped: AtomicBool,
     /// Who writes or runs it.
     pub write_or_run: WriteOrRun,
 }
@@ -79,6 +84,17 @@ fn exceed_limit() -> Errno {
     Errno::EFBIG
 }
 
+/// Unmaps what an object, of this identity, no longer has, in all programs. A child that is being made meanwhile may
+/// keep what its parent had.
+fn cut_mappings_off(identity: u64, from_bytes: u64) {
+    for task in registry::tasks() {
+        let space = thread_of(&task).and_then(|thread| thread.space.lock().clone());
+        if let Some(space) = space {
+            space.cut_off(identity, from_bytes);
+        }
+    }
+}
+
 fn page_of(at: u64) -> u64 {
     at / PAGE_BYTES as u64
 }
@@ -92,6 +108,19 @@ impl Pages {
     fn bundle_from(&self, at: u64) -> &'static [u8] {
         usize::try_from(at).ok().and_then(|at| self.bundle.get(at..)).unwrap_or(&[])
     }
+
+    /// Pages that have the bundle's bytes, or had them.
+    fn bundle_pages(&self) -> u64 {
+        self.bundle.len().div_ceil(PAGE_BYTES) as u64
+    }
+
+    /// The first page at `index` or after it that has bytes.
+    fn first_data(&self, index: u64) -> Option<u64> {
+        if index < self.bundle_pages() {
+            return Some(index);
+        }
+        self.own.range(index..).next().map(|(&index, _)| index)
+    }
 }
 
 impl Content {
@@ -101,8 +130,14 @@ impl Content {
         Self {
             pages: SpinLock::new("file pages", pages),
             changes: Mutex::new(()),
+            was_mapped: AtomicBool::new(false),
             write_or_run: WriteOrRun::default(),
         }
+    }
+
+    /// Notes that programs may map it from now on.
+    pub(super) fn note_mapped(&self) {
+        self.was_mapped.store(true, Ordering::Relaxed);
     }
 
     /// Lets a file that has nothing have these contents.
@@ -153,6 +188,13 @@ impl Content {
     /// Pages of memory that it has of its own.
     pub fn own_pages(&self) -> u64 {
         self.pages.lock().own.len() as u64
+    }
+
+    /// Pages that are no holes.
+    pub fn stored_pages(&self) -> u64 {
+        let pages = self.pages.lock();
+        let of_bundle = pages.bundle_pages();
+        of_bundle + pages.own.range(of_bundle..).count() as u64
     }
 
     /// Reads from offset `at` on.
@@ -218,9 +260,10 @@ impl Content {
             let bytes = &mut page.bytes_mut()[offset_in_page(at)..][..room as usize];
             let result = from.take(bytes);
             at += (from.done() - before) as u64;
-            let mut pages = self.pages.lock();
-            pages.size_bytes = pages.size_bytes.max(at);
-            drop(pages);
+            if from.done() > before {
+                let mut pages = self.pages.lock();
+                pages.size_bytes = pages.size_bytes.max(at);
+            }
             result?;
         }
         Ok(())
@@ -255,11 +298,11 @@ impl Content {
         Ok(page)
     }
 
-    /// Cuts the file off, or makes it longer by a hole.
+    /// Cuts the file off, or makes it longer by a hole. `identity` is that of its mappings, which lose what is cut off.
     ///
     /// # Errors
     /// `EFBIG` beyond [`MAX_SIZE_BYTES`] and the program's own limit.
-    pub fn set_size(&self, size_bytes: u64) -> Result<(), Errno> {
+    pub fn set_size(&self, size_bytes: u64, identity: u64) -> Result<(), Errno> {
         if size_bytes > MAX_SIZE_BYTES {
             return Err(Errno::EFBIG);
         }
@@ -267,10 +310,12 @@ impl Content {
         if size_bytes > self.size_bytes() && size_bytes > size_limit() {
             return Err(exceed_limit());
         }
+        let mut is_shorter = false;
         let cut_off = {
             let mut pages = self.pages.lock();
             let mut cut_off = BTreeMap::new();
             if size_bytes < pages.size_bytes {
+                is_shorter = true;
                 cut_off = pages.own.split_off(&size_bytes.div_ceil(PAGE_BYTES as u64));
                 if let Ok(size) = usize::try_from(size_bytes)
                     && size < pages.bundle.len()
@@ -285,18 +330,28 @@ impl Content {
             cut_off
         };
         drop(cut_off);
+        if is_shorter && self.was_mapped.load(Ordering::Relaxed) {
+            cut_mappings_off(identity, size_bytes.next_multiple_of(PAGE_BYTES as u64));
+        }
         Ok(())
     }
 
-    /// Where the first data, or the first hole, at or after `at` begins. Only the end counts as a hole.
+    /// Where the first data, or the first hole, at or after `at` begins. The end counts as a hole.
     ///
     /// # Errors
-    /// `ENXIO` if `at` is not before the end.
+    /// `ENXIO` if `at` is not before the end, or no data is.
     pub fn find(&self, at: u64, whence: u32) -> Result<u64, Errno> {
         let size_bytes = self.size_bytes();
         if at >= size_bytes {
             return Err(Errno::ENXIO);
         }
-        Ok(if whence == SEEK_HOLE { size_bytes } else { at })
+        let (first, end) = (page_of(at), size_bytes.div_ceil(PAGE_BYTES as u64));
+        let page = if whence == SEEK_HOLE {
+            // The lock is taken for each page: there may be many.
+            (first..end).find(|&index| !self.has_page(index)).unwrap_or(end)
+        } else {
+            self.pages.lock().first_data(first).filter(|&index| index < end).ok_or(Errno::ENXIO)?
+        };
+        Ok((page * PAGE_BYTES as u64).clamp(at, size_bytes))
     }
 }

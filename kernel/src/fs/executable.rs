@@ -45,7 +45,10 @@ impl PageSource for Mapping {
 /// `ENODEV` if it is something else.
 pub fn page_source(inode: &Arc<Inode>) -> Result<Arc<dyn PageSource>, Errno> {
     match inode.node {
-        Node::Regular(_) => Ok(Arc::new(Mapping(inode.clone()))),
+        Node::Regular(ref content) => {
+            content.note_mapped();
+            Ok(Arc::new(Mapping(inode.clone())))
+        }
         _ => Err(Errno::ENODEV),
     }
 }

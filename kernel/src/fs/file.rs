@@ -338,7 +338,7 @@ impl OpenFile {
     /// lseek(2).
     ///
     /// # Errors
-    /// `ESPIPE`, `EINVAL`, `ENXIO`, `EOVERFLOW`.
+    /// `EBADF`, `ESPIPE`, `EINVAL`, `ENXIO`.
     pub fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {
         if self.flags() & O_PATH != 0 {
             return Err(Errno::EBADF);
@@ -363,18 +363,23 @@ impl OpenFile {
             }
             _ => return Err(Errno::EINVAL),
         };
-        let base = i64::try_from(base).map_err(|_| Errno::EOVERFLOW)?;
-        let new = base.checked_add(offset).ok_or(Errno::EOVERFLOW)?;
+        let base = i64::try_from(base).map_err(|_| Errno::EINVAL)?;
+        let new = base.checked_add(offset).ok_or(Errno::EINVAL)?;
         *position = u64::try_from(new).map_err(|_| Errno::EINVAL)?;
         Ok(*position)
     }
 
-    /// Fills `buffer` with directory entries (getdents64(2)), and moves the position past them. Returns the
-    /// bytes filled, 0 at the end.
+    /// Fills `buffer` with directory entries (getdents64(2)) and, once they are delivered, moves the position past
+    /// them. Returns the bytes filled, 0 at the end.
     ///
     /// # Errors
-    /// `ENOTDIR`; `EINVAL` if there is an entry but no room for it; `ENOENT` in a directory that was removed.
-    pub fn read_directory(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+    /// `ENOTDIR`; `EINVAL` if there is an entry but no room for it; `ENOENT` in a directory that was removed; those of
+    /// `deliver`.
+    pub fn read_directory(
+        &self,
+        buffer: &mut [u8],
+        deliver: impl FnOnce(&[u8]) -> Result<(), Errno>,
+    ) -> Result<usize, Errno> {
         if !self.inode.is_directory() {
             return Err(Errno::ENOTDIR);
         }
@@ -382,9 +387,10 @@ impl OpenFile {
             return Err(Errno::ENOENT);
         }
         let mut position = self.position.lock();
+        let mut next = *position;
         let mut writer = DirentWriter::new(buffer);
         let mut is_full = false;
-        self.list(*position, &mut |entry| {
+        self.list(next, &mut |entry| {
             is_full = !writer.push(&Dirent {
                 inode: entry.number,
                 next: entry.next,
@@ -392,14 +398,17 @@ impl OpenFile {
                 name: entry.name,
             });
             if !is_full {
-                *position = entry.next;
+                next = entry.next;
             }
             !is_full
         });
-        match writer.written().len() {
-            0 if is_full => Err(Errno::EINVAL),
-            len => Ok(len),
+        let written = writer.written();
+        if written.is_empty() && is_full {
+            return Err(Errno::EINVAL);
         }
+        deliver(written)?;
+        *position = next;
+        Ok(written.len())
     }
 
     /// Calls `each` for the entries from position `from` on, as long as it returns true.

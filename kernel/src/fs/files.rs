@@ -7,6 +7,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering, fence};
 
+use linux_raw_sys::general::O_PATH;
 use orrery_core::errno::Errno;
 use orrery_core::fs::fd_table::{FdTable, OnExec};
 
@@ -108,6 +109,14 @@ impl Files {
         inserted
     }
 
+    /// Whether there is a descriptor for one more file.
+    ///
+    /// # Errors
+    /// `EMFILE` if not.
+    pub fn check_room(&self, limit: u32) -> Result<(), Errno> {
+        self.table.lock().check_room(limit)
+    }
+
     /// Puts two files at the lowest free descriptors.
     ///
     /// # Errors
@@ -184,7 +193,7 @@ impl Files {
 
     /// Does what is to be done when a descriptor of this file was closed.
     fn on_close(&self, file: &OpenFile) {
-        if self.has_locks.load(Ordering::Relaxed) {
+        if self.has_locks.load(Ordering::Relaxed) && file.flags() & O_PATH == 0 {
             lock::unlock_closed(self, file);
         }
     }

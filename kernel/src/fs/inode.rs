@@ -163,6 +163,8 @@ pub enum Parent {
     Stored(Weak<Inode>),
     /// A directory made on demand, which does not keep this inode.
     Made(Arc<Inode>),
+    /// The directory where it had its last name.
+    Former(Arc<Inode>),
 }
 
 impl Parent {
@@ -170,7 +172,7 @@ impl Parent {
         match self {
             Self::Nobody => None,
             Self::Stored(parent) => parent.upgrade(),
-            Self::Made(parent) => Some(parent.clone()),
+            Self::Made(parent) | Self::Former(parent) => Some(parent.clone()),
         }
     }
 }
@@ -346,8 +348,23 @@ impl Inode {
                 && *place.name == *name
         };
         if is_there {
+            // One that has other names is kept by their directories, which it must not keep.
+            let is_last = self.attributes().links == 0;
+            let former = if is_last { Parent::Former(parent.clone()) } else { Parent::Nobody };
             let name = self.place.lock().name.clone();
-            self.set_place(Parent::Nobody, &name);
+            self.set_place(former, &name);
+        }
+    }
+
+    /// The directory where it had its last name, which it keeps no longer.
+    fn take_former(&mut self) -> Option<Arc<Self>> {
+        let mut place = self.place.lock();
+        match core::mem::replace(&mut place.parent, Parent::Nobody) {
+            Parent::Former(parent) => Some(parent),
+            other => {
+                place.parent = other;
+                None
+            }
         }
     }
 
@@ -367,7 +384,7 @@ impl Inode {
         Ok(alloc::format!("{kind}:[{}]", self.number).into_bytes())
     }
 
-    /// Its path from `root`; with ` (deleted)` at its end, as Linux says it, if it is not below it.
+    /// Its path from `root`; with ` (deleted)` at its end, as Linux says it, if it was removed or is not below it.
     ///
     /// # Errors
     /// `ENAMETOOLONG`, `ENOMEM`.
@@ -376,7 +393,7 @@ impl Inode {
         // From its end to its beginning at first.
         let mut path = Vec::new();
         let mut at = self.clone();
-        let mut is_below = true;
+        let mut is_below = !matches!(self.place.lock().parent, Parent::Former(_));
         while !Arc::ptr_eq(&at, root) {
             let (parent, name) = {
                 let place = at.place.lock();
@@ -435,9 +452,13 @@ pub fn directory_type(kind: u32) -> u8 {
 }
 
 impl Drop for Inode {
-    /// Takes what is below apart one by one: a deep tree must not become deep recursion.
+    /// Takes what is below apart one by one, and what was above: a deep tree must not become deep recursion.
     fn drop(&mut self) {
         limits::INODES.give_back();
+        let mut above = self.take_former();
+        while let Some(mut inode) = above.and_then(Arc::into_inner) {
+            above = inode.take_former();
+        }
         let Node::Directory(directory) = &mut self.node else { return };
         let mut below = directory.take_all();
         while let Some(inode) = below.pop() {

@@ -22,8 +22,10 @@ pub struct Start {
 pub enum LastLink {
     /// Go where it leads.
     Follow,
-    /// It is what is meant.
+    /// It is what is meant, but where slashes after it say that it leads to a directory.
     Keep,
+    /// It is what is meant in any case: its name is to be made, moved or removed.
+    Never,
 }
 
 /// What a path leads to.
@@ -119,7 +121,13 @@ pub fn find(start: &Start, path: &[u8], last_link: LastLink) -> Result<Found, Er
         let is_last = walk.is_at_end();
         let wants_directory = is_last && walk.wants_directory();
         let is_link = next.node.kind() == S_IFLNK;
-        if is_link && (!is_last || wants_directory || last_link == LastLink::Follow) {
+        let is_followed = !is_last
+            || match last_link {
+                LastLink::Follow => true,
+                LastLink::Keep => wants_directory,
+                LastLink::Never => false,
+            };
+        if is_link && is_followed {
             match target_of(&next)? {
                 Target::Path(target) => {
                     if Walk::is_absolute(&target) {

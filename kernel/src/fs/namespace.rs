@@ -194,7 +194,8 @@ fn is_within(inode: &Arc<Inode>, top: &Arc<Inode>) -> bool {
 /// As rename(2) says.
 pub fn rename(from: &Found, to: &Found, if_exists: IfExists) -> Result<(), Errno> {
     let old_name = name_of(&from.last, Errno::EBUSY)?;
-    let new_name = name_of(&to.last, Errno::EBUSY)?;
+    let is_new = if_exists == IfExists::Fail;
+    let new_name = name_of(&to.last, if is_new { Errno::EEXIST } else { Errno::EBUSY })?;
     let _changes = lock();
     if from.directory.file_system != to.directory.file_system {
         return Err(Errno::EXDEV);
@@ -211,8 +212,11 @@ pub fn rename(from: &Found, to: &Found, if_exists: IfExists) -> Result<(), Errno
     if is_mounted(&inode) || existing.as_ref().is_some_and(is_mounted) {
         return Err(Errno::EBUSY);
     }
-    if !inode.is_directory()
-        && (from.wants_directory || (to.wants_directory && if_exists != IfExists::Exchange))
+    let at_new = if if_exists == IfExists::Exchange { existing.as_ref() } else { None };
+    let at_new = at_new.unwrap_or(&inode);
+    if [(&inode, from), (at_new, to)]
+        .iter()
+        .any(|(it, at)| at.wants_directory && !it.is_directory())
     {
         return Err(Errno::ENOTDIR);
     }
@@ -230,10 +234,10 @@ pub fn rename(from: &Found, to: &Found, if_exists: IfExists) -> Result<(), Errno
                 }
                 return exchange((from, old_name, &inode), (to, new_name, existing));
             }
+            // The old name is in what would be replaced.
+            _ if is_within(&from.directory, existing) => return Err(Errno::ENOTEMPTY),
             _ if inode.is_directory() && !existing.is_directory() => return Err(Errno::ENOTDIR),
             _ if !inode.is_directory() && existing.is_directory() => return Err(Errno::EISDIR),
-            // The old directory cannot be in the new one then, which is above it.
-            _ if is_within(&from.directory, existing) => return Err(Errno::ENOTEMPTY),
             _ if existing.is_directory() => close(existing)?,
             _ => {}
         }

@@ -46,6 +46,9 @@ pub fn open(
     loop {
         let found = lookup::find(start, path, last_link)?;
         if let Some(inode) = &found.inode {
+            if found.wants_directory && flags & O_CREAT != 0 {
+                return Err(Errno::EISDIR);
+            }
             if exclusive {
                 return Err(Errno::EEXIST);
             }
@@ -82,14 +85,14 @@ fn open_existing(inode: &Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>, Errno>
         return Err(Errno::ELOOP);
     }
     let writes = flags & O_ACCMODE != O_RDONLY && flags & O_PATH == 0;
-    if inode.is_directory() && (writes || flags & O_CREAT != 0) {
+    if inode.is_directory() && (writes || flags & (O_CREAT | O_TRUNC) != 0) {
         return Err(Errno::EISDIR);
     }
     if flags & O_TRUNC != 0
         && let Node::Regular(content) = &inode.node
     {
         let _writing = Writing::begin(inode)?;
-        content.set_size(0)?;
+        content.set_size(0, inode.number)?;
         inode.touch_modified();
     }
     open_inode(inode, flags)

@@ -117,15 +117,15 @@ impl TextFile {
 
 impl VirtualFile for TextFile {
     fn open(&self, _inode: &Arc<Inode>) -> Result<Arc<dyn File>, Errno> {
-        Ok(Arc::new(OpenText { write: self.0.clone(), made: Mutex::new(Text::default()) }))
+        Ok(Arc::new(OpenText { write: self.0.clone(), made: Mutex::new(None) }))
     }
 }
 
-/// A file of text, opened. What a read at the beginning has made stays until the next such read, so that
-/// whoever reads in pieces reads one text.
+/// A file of text, opened. What the first read, or one at the beginning, has made stays until the next read at the
+/// beginning, so that whoever reads in pieces reads one text.
 struct OpenText {
     write: Arc<Write>,
-    made: Mutex<Text>,
+    made: Mutex<Option<Text>>,
 }
 
 impl File for OpenText {
@@ -133,12 +133,17 @@ impl File for OpenText {
         let mut made = self.made.lock();
         if transfer.at == 0 {
             // First without the old one, so that both are never there.
-            *made = Text::default();
-            let mut text = Text::default();
-            (self.write)(&mut text)?;
-            *made = text.finish()?;
+            *made = None;
         }
-        usize::try_from(transfer.at).map_or(Ok(()), |at| made.put(to, at))
+        let text = match &mut *made {
+            Some(text) => text,
+            none => {
+                let mut text = Text::default();
+                (self.write)(&mut text)?;
+                none.insert(text.finish()?)
+            }
+        };
+        usize::try_from(transfer.at).map_or(Ok(()), |at| text.put(to, at))
     }
 
     fn write(&self, _from: &mut IoFrom<'_>, _transfer: &mut Transfer) -> Result<(), Errno> {

@@ -201,7 +201,7 @@ pub fn ioctl(args: &Args) -> SysResult {
             file.set_flags(file.flags() & !abi::O_NONBLOCK | bit);
         }
         ioctl::FIONREAD => {
-            let bytes = file.file().readable_bytes()?;
+            let bytes = file.file().readable_bytes()?.saturating_sub(file.position());
             user::write(argument, &i32::try_from(bytes).unwrap_or(i32::MAX))?;
         }
         _ => return file.file().control(request, argument),

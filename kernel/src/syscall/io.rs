@@ -241,7 +241,8 @@ pub fn sendfile(args: &Args) -> SysResult {
     if !to.is_writable() || !from.is_readable() {
         return Err(Errno::EBADF);
     }
-    if to.flags() & abi::O_APPEND != 0 || !from.file().has_positions() {
+    if to.flags() & abi::O_APPEND != 0 || !from.file().has_positions() || args[3].cast_signed() < 0
+    {
         return Err(Errno::EINVAL);
     }
     let start = if offset_at == 0 {
@@ -330,7 +331,7 @@ pub fn ftruncate(args: &Args) -> SysResult {
     if !file.is_writable() {
         return Err(Errno::EINVAL);
     }
-    content.set_size(size_bytes)?;
+    content.set_size(size_bytes, file.inode().number)?;
     file.inode().touch_modified();
     Ok(0)
 }
@@ -359,7 +360,7 @@ pub fn fallocate(args: &Args) -> SysResult {
         return Err(Errno::EFBIG);
     }
     if mode == 0 && end > content.size_bytes() {
-        content.set_size(end)?;
+        content.set_size(end, file.inode().number)?;
         file.inode().touch_modified();
     }
     Ok(0)

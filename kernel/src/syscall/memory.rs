@@ -7,6 +7,7 @@ use linux_raw_sys::general as abi;
 use super::descriptor::usable_file;
 use super::{Args, Errno, SysResult};
 use crate::arch::user::WINDOW_END;
+use crate::fs::content::MAX_SIZE_BYTES;
 use crate::mm::space::{
     Access, AreaFlags, Backing, Fault, MapRequest, Placement, Protection, RemapRequest,
     SharedMemory, Space, Target,
@@ -18,6 +19,12 @@ const PAGE: u64 = 4096;
 
 fn protection(bits: u64) -> Result<Protection, Errno> {
     Protection::from_bits(bits).ok_or(Errno::EINVAL)
+}
+
+/// mmap(2) does not look at other bits.
+fn known_protection(bits: u64) -> Protection {
+    let has = |bit: u32| bits & u64::from(bit) != 0;
+    Protection::new(has(abi::PROT_READ), has(abi::PROT_WRITE), has(abi::PROT_EXEC))
 }
 
 /// Whole pages that hold `len_bytes` from `start`, which begins one, all in the window.
@@ -56,51 +63,52 @@ const OLD_MAP_FLAGS: u32 = abi::MAP_SHARED
 /// mmap(2).
 pub fn mmap(args: &Args) -> SysResult {
     let flags = args[3] as u32;
-    if flags & (abi::MAP_POPULATE | abi::MAP_LOCKED | abi::MAP_HUGETLB) != 0 {
-        return map_present(args);
+    if flags & (PRESENT | abi::MAP_HUGETLB | abi::MAP_32BIT) != 0 {
+        return map_specially(args);
     }
-    map(args)
+    map(args, Placement::Anywhere)
 }
 
-/// [`mmap`] of pages that are in memory from the start.
+/// Flags of [`mmap`] for pages that are in memory from the start.
+const PRESENT: u32 = abi::MAP_POPULATE | abi::MAP_LOCKED;
+
+/// [`mmap`] with flags that are rare.
 #[cold]
-fn map_present(args: &Args) -> SysResult {
+fn map_specially(args: &Args) -> SysResult {
     let flags = args[3] as u32;
     if flags & abi::MAP_HUGETLB != 0 {
         return Err(Errno::EINVAL);
     }
-    let start = map(args)?;
-    if flags & abi::MAP_LOCKED != 0 || flags & abi::MAP_NONBLOCK == 0 {
+    let is_low = flags & abi::MAP_32BIT != 0;
+    let start = map(args, if is_low { Placement::Low } else { Placement::Anywhere })?;
+    let is_locked = flags & abi::MAP_LOCKED != 0;
+    if flags & PRESENT != 0 && (is_locked || flags & abi::MAP_NONBLOCK == 0) {
         // It is mapped, whatever becomes of this.
         let _ = populate(&space(), start, pages(0, args[1])?, None);
     }
     Ok(start)
 }
 
+/// [`mmap`] to a fixed address or, where that is not asked for, a `free` one.
 #[inline(always)]
-fn map(args: &Args) -> SysResult {
+fn map(args: &Args, free: Placement) -> SysResult {
     let (hint, len_bytes, flags) = (args[0], args[1], args[3] as u32);
     let offset = args[5];
     if len_bytes == 0 || !offset.is_multiple_of(PAGE) {
         return Err(bad_range(args));
     }
-    let protection = protection(args[2])?;
+    let protection = known_protection(args[2]);
     let placement = if flags & abi::MAP_FIXED_NOREPLACE != 0 {
         Placement::FixedNoReplace
     } else if flags & abi::MAP_FIXED != 0 {
         Placement::Fixed
     } else {
-        Placement::Anywhere
+        free
     };
-    let hint = match placement {
-        Placement::Anywhere => hint / PAGE * PAGE,
-        _ => hint,
+    let (hint, len_bytes) = match placement {
+        Placement::Anywhere | Placement::Low => (hint / PAGE * PAGE, pages(0, len_bytes)?),
+        Placement::Fixed | Placement::FixedNoReplace => (hint, pages(hint, len_bytes)?),
     };
-    let len_bytes = match placement {
-        Placement::Anywhere => pages(0, len_bytes)?,
-        _ => pages(hint, len_bytes)?,
-    };
-    offset.checked_add(len_bytes).ok_or(Errno::EOVERFLOW)?;
     let mut area = if flags & abi::MAP_GROWSDOWN != 0 { AreaFlags::STACK } else { AreaFlags::NONE };
     let backing = if flags & abi::MAP_ANONYMOUS == 0 {
         let (backing, more) = file_backing(args, protection)?;
@@ -140,6 +148,7 @@ fn file_backing(args: &Args, protection: Protection) -> Result<(Backing, AreaFla
         _ => return Err(Errno::EINVAL),
     };
     let source = file.mappable(shared && protection.writable())?;
+    offset.checked_add(args[1]).filter(|&end| end <= MAX_SIZE_BYTES).ok_or(Errno::EOVERFLOW)?;
     if !shared {
         return Ok((Backing::Private(source, offset), AreaFlags::NONE));
     }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as abi;
 
-use super::descriptor::{self, file, path, start};
+use super::descriptor::{self, descriptor_limit, file, path, start};
 use super::{Args, Errno, SysResult};
 use crate::fs::content::Content;
 use crate::fs::directory::Directory;
@@ -40,13 +40,16 @@ pub fn creat(args: &Args) -> SysResult {
 fn open_at(fd: u64, at: u64, flags: u32, mode: u32) -> SysResult {
     let path = path(at)?;
     let start = start(fd, &path)?;
+    // Before a file is made, or cut off, for nobody.
+    current().files().check_room(descriptor_limit())?;
     let file = open::open(&start, &path, flags, mode & !current().fs().umask())?;
     descriptor::install(file, flags)
 }
 
-fn find_at(fd: u64, at: u64, last_link: LastLink) -> Result<Found, Errno> {
+/// The name that a path ends with.
+fn name_at(fd: u64, at: u64) -> Result<Found, Errno> {
     let path = path(at)?;
-    lookup::find(&start(fd, &path)?, &path, last_link)
+    lookup::find(&start(fd, &path)?, &path, LastLink::Never)
 }
 
 /// What a path leads to, where `AT_EMPTY_PATH` may say that the descriptor is meant.
@@ -62,7 +65,7 @@ pub(super) fn existing_at(fd: u64, at: u64, flags: u32) -> Result<Arc<Inode>, Er
 
 /// Makes something new.
 fn make(fd: u64, at: u64, mode: u32, node: Node) -> SysResult {
-    let found = find_at(fd, at, LastLink::Keep)?;
+    let found = name_at(fd, at)?;
     if found.inode.is_some() {
         return Err(Errno::EEXIST);
     }
@@ -122,7 +125,7 @@ fn make_link(target: u64, fd: u64, at: u64) -> SysResult {
     if target.is_empty() {
         return Err(Errno::ENOENT);
     }
-    let found = find_at(fd, at, LastLink::Keep)?;
+    let found = name_at(fd, at)?;
     if found.inode.is_some() {
         return Err(Errno::EEXIST);
     }
@@ -148,7 +151,7 @@ fn link_at(from_fd: u64, from: u64, to_fd: u64, to: u64, flags: u32) -> SysResul
     let follow = flags & abi::AT_SYMLINK_FOLLOW != 0;
     let keep = if follow { 0 } else { abi::AT_SYMLINK_NOFOLLOW };
     let inode = existing_at(from_fd, from, flags & abi::AT_EMPTY_PATH | keep)?;
-    let found = find_at(to_fd, to, LastLink::Keep)?;
+    let found = name_at(to_fd, to)?;
     if found.inode.is_some() {
         return Err(Errno::EEXIST);
     }
@@ -176,7 +179,7 @@ pub fn unlinkat(args: &Args) -> SysResult {
 }
 
 fn remove(fd: u64, at: u64, what: Remove) -> SysResult {
-    let found = find_at(fd, at, LastLink::Keep)?;
+    let found = name_at(fd, at)?;
     namespace::remove(&found, what)?;
     Ok(0)
 }
@@ -203,8 +206,8 @@ fn rename_at(from_fd: u64, from: u64, to_fd: u64, to: u64, flags: u32) -> SysRes
         abi::RENAME_EXCHANGE => IfExists::Exchange,
         _ => return Err(Errno::EINVAL),
     };
-    let from = find_at(from_fd, from, LastLink::Keep)?;
-    let to = find_at(to_fd, to, LastLink::Keep)?;
+    let from = name_at(from_fd, from)?;
+    let to = name_at(to_fd, to)?;
     namespace::rename(&from, &to, if_exists)?;
     Ok(0)
 }
@@ -247,7 +250,7 @@ pub fn truncate(args: &Args) -> SysResult {
     match &inode.node {
         Node::Regular(content) => {
             let _writing = Writing::begin(&inode)?;
-            content.set_size(args[1])?;
+            content.set_size(args[1], inode.number)?;
         }
         _ if inode.is_directory() => return Err(Errno::EISDIR),
         _ => return Err(Errno::EINVAL),
@@ -310,7 +313,6 @@ pub fn getdents64(args: &Args) -> SysResult {
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
     buffer.resize(len, 0);
-    let filled = file.read_directory(&mut buffer)?;
-    user::write_bytes(args[1], &buffer[..filled])?;
+    let filled = file.read_directory(&mut buffer, |filled| user::write_bytes(args[1], filled))?;
     Ok(filled as u64)
 }

@@ -5,8 +5,10 @@ use alloc::sync::Arc;
 use linux_raw_sys::general::{self as abi, rlimit64, rusage};
 
 use super::{Args, Errno, SysResult};
+use crate::mm::space::Space;
 use crate::mm::user;
 use crate::process::limits::{KINDS, Limit};
+use crate::process::tree::Tree;
 use crate::process::usage::Usage;
 use crate::process::{Process, current, lookup, run_timer, tree};
 use crate::sched;
@@ -76,20 +78,30 @@ fn exchange(process: &Process, kind: u32, new: Option<Limit>) -> Limit {
         change()
     };
     if new.is_some() {
-        // Memory's are enforced by the address space, which all threads of the process have.
-        let space = {
+        // Memory's are enforced by the address space. One that a process shares with its parent (`vfork`) has the
+        // parent's.
+        let (own, of_parent, _parent) = {
             let tree = tree::lock();
-            let mut space = None;
-            process.family.get(&tree).for_each_thread(|_, thread| {
-                space = space.take().or_else(|| thread.space.lock().clone());
-            });
-            space
+            let parent = process.parent(&tree);
+            let of_parent = parent.as_ref().and_then(|parent| space_of(parent, &tree));
+            // What may be the last reference goes after the lock.
+            (space_of(process, &tree), of_parent, parent)
         };
-        if let Some(space) = space {
-            space.set_limits(limits.of_memory());
+        let is_parents = own.as_ref().map(Arc::as_ptr) == of_parent.as_ref().map(Arc::as_ptr);
+        if let Some(own) = own.filter(|_| !is_parents) {
+            own.set_limits(limits.of_memory());
         }
     }
     old
+}
+
+/// The address space that all threads of a process have.
+fn space_of(process: &Process, tree: &Tree) -> Option<Arc<Space>> {
+    let mut space = None;
+    process.family.get(tree).for_each_thread(|_, thread| {
+        space = space.take().or_else(|| thread.space.lock().clone());
+    });
+    space
 }
 
 /// getrusage(2).

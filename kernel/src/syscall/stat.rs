@@ -17,7 +17,11 @@ const HERE: u64 = abi::AT_FDCWD as u32 as u64;
 const BLOCK_BYTES: u64 = 512;
 
 fn blocks(inode: &Inode) -> u64 {
-    inode.size_bytes().div_ceil(PAGE_BYTES as u64) * (PAGE_BYTES as u64 / BLOCK_BYTES)
+    let pages = match &inode.node {
+        Node::Regular(content) => content.stored_pages(),
+        _ => inode.size_bytes().div_ceil(PAGE_BYTES as u64),
+    };
+    pages * (PAGE_BYTES as u64 / BLOCK_BYTES)
 }
 
 /// A device number as `stat` has it (Linux, `new_encode_dev`).
@@ -299,8 +303,15 @@ pub fn utimensat(args: &Args) -> SysResult {
         let [a, b, c, d] = user::read::<[i64; 4]>(args[2])?;
         (new_time([a, b])?, new_time([c, d])?)
     };
-    if args[1] == 0 {
-        return set_times(file(args[0])?.inode(), accessed, modified);
+    if accessed.is_none() && modified.is_none() {
+        // Not even the path is looked at.
+        return Ok(0);
+    }
+    if args[1] == 0 && args[0] as u32 != abi::AT_FDCWD as u32 {
+        if flags != 0 {
+            return Err(Errno::EINVAL);
+        }
+        return set_times(usable_file(args[0])?.inode(), accessed, modified);
     }
     set_times(&*existing_at(args[0], args[1], flags)?, accessed, modified)
 }

@@ -127,6 +127,15 @@ impl<T: Clone> FdTable<T> {
         Ok(fd)
     }
 
+    /// Whether one more file could be put at a descriptor less than `limit`.
+    ///
+    /// # Errors
+    /// `EMFILE` if not.
+    pub fn check_room(&self, limit: u32) -> Result<(), Errno> {
+        let free = self.lowest_free(0).filter(|&fd| fd < limit.min(MAX_DESCRIPTORS));
+        free.map(drop).ok_or(Errno::EMFILE)
+    }
+
     /// Puts two files at the two lowest free descriptors.
     ///
     /// # Errors
@@ -250,6 +259,7 @@ mod tests {
         assert_eq!(table.insert(66, 1024, 7, OnExec::Keep), Ok(130));
         assert_eq!(table.insert(3, 1024, 7, OnExec::Keep), Ok(65));
         assert_eq!(table.insert(0, 131, 7, OnExec::Keep), Err(Errno::EMFILE));
+        assert_eq!((table.check_room(131), table.check_room(132)), (Err(Errno::EMFILE), Ok(())));
         assert_eq!(table.insert_pair(132, [1, 2], OnExec::Keep), Err(Errno::EMFILE));
         assert_eq!(table.len(), 131);
         assert_eq!(table.replace(5000, u32::MAX, 1, OnExec::Keep), Err(Errno::EBADF));

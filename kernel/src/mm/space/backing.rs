@@ -26,9 +26,9 @@ pub enum PageError {
 /// neither sleep nor touch the memory of a program.
 pub trait PageSource: Send + Sync {
     /// The page at `index` (its offset divided by 4096). Bytes past the object's end read as zero. A
-    /// `Counted` page comes with a reference for the mapping. `access` is `Write` if the page may
-    /// be written through the mapping, and it must be `Counted` then; all mappings of the page must
-    /// get the same frame from then on.
+    /// `Counted` page comes with a reference for the mapping. `access` is `Write` if the mapping is
+    /// shared, and it must be `Counted` then; all mappings of the page must get the same frame from
+    /// then on.
     ///
     /// # Errors
     /// See [`PageError`].

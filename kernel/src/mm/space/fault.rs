@@ -129,7 +129,7 @@ impl Space {
             let Area { start, end, protection, .. } = area;
             inner.recent = Recent { start, end, protection };
         }
-        update.fault(address, access, area.protection, || content(&area, address, access))
+        update.fault(address, access, area.protection, || content(&area, address))
     }
 
     /// Under the lock.
@@ -231,7 +231,7 @@ fn allows(protection: Protection, access: Access) -> bool {
 }
 
 /// The page of an area that has none there yet.
-fn content(area: &Area<Backing>, address: u64, access: Access) -> Result<Content, Fault> {
+fn content(area: &Area<Backing>, address: u64) -> Result<Content, Fault> {
     let index = |offset: u64| (offset + (address - area.start)) / PAGE_BYTES;
     let object: &Arc<dyn PageSource>;
     Ok(match &area.backing {
@@ -242,8 +242,8 @@ fn content(area: &Area<Backing>, address: u64, access: Access) -> Result<Content
         }
         Backing::Shared(source, offset) => {
             object = source;
-            let access = if area.protection.writable() { Access::Write } else { access };
-            Content::Shared(object.page(index(*offset), access)?)
+            // Even one that is only read shows what others write.
+            Content::Shared(object.page(index(*offset), Access::Write)?)
         }
     })
 }
@@ -258,11 +258,14 @@ impl Inner {
         let start = address / PAGE_BYTES * PAGE_BYTES;
         let grown = area.end - start;
         let total = self.areas.bytes() + (area.start - start);
-        let below = self.areas.last_below(area.start).map_or(0, |below| below.end);
+        let below = self.areas.last_below(area.start).map_or(0, |below| {
+            let is_guard = !below.protection.readable() || below.flags.contains(AreaFlags::STACK);
+            below.end + if is_guard { 0 } else { STACK_GUARD_BYTES }
+        });
         if !area.flags.contains(AreaFlags::STACK)
             || grown > self.limits.stack_bytes
             || total > self.limits.total_bytes
-            || start < below.saturating_add(STACK_GUARD_BYTES)
+            || start < below
         {
             return Err(Fault::NotMapped);
         }

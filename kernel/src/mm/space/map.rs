@@ -24,6 +24,8 @@ const BATCH: usize = 32;
 pub enum Placement {
     /// At the hint if that is free, else anywhere.
     Anywhere,
+    /// So, but where addresses have 31 bits (`MAP_32BIT`).
+    Low,
     /// At the hint, in place of what is there (`MAP_FIXED`).
     Fixed,
     /// At the hint, if nothing is there (`MAP_FIXED_NOREPLACE`).
@@ -69,6 +71,10 @@ pub struct RemapRequest {
     /// Where it may go.
     pub target: Target,
 }
+
+/// Where [`Placement::Low`] is: above what programs that are not moved have, as on Linux.
+const LOW_START: u64 = 1 << 30;
+const LOW_END: u64 = 1 << 31;
 
 /// Rounds a length up to pages; `None` if that is more than the window.
 fn whole_pages(len_bytes: u64) -> Option<u64> {
@@ -126,10 +132,12 @@ impl Space {
         let start = inner.place(request.hint, len, request.placement)?;
         let end = start + len;
         inner.check_room(start, end)?;
-        let leftovers = self.clear(&mut inner, start, end)?;
         let MapRequest { protection, flags, .. } = *request;
         let backing = request.backing.clone();
-        let inserted = inner.areas.insert(Area { start, end, protection, flags, backing });
+        let area = Area { start, end, protection, flags, backing };
+        inner.check_data(&area)?;
+        let leftovers = self.clear(&mut inner, start, end)?;
+        let inserted = inner.areas.insert(area);
         drop(inner);
         leftovers.release();
         inserted.map_err(no_memory)?;
@@ -190,18 +198,13 @@ impl Space {
     ///
     /// # Errors
     /// `EINVAL` for an unaligned address or a range beyond the window; `ENOMEM` if part of it is
-    /// not mapped; `EACCES` if an object does not permit it.
+    /// not mapped, or would be too much for the limit; `EACCES` if an object does not permit it. What is before that
+    /// part has changed.
     pub fn protect(&self, start: u64, len_bytes: u64, wanted: Protection) -> Result<(), Errno> {
         let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
         let mut inner = self.inner.lock_patiently();
-        if !inner.areas.covers(start, end) {
-            return Err(Errno::ENOMEM);
-        }
-        let read_only = |area: &Area<Backing>| area.flags.contains(AreaFlags::READ_ONLY);
-        if wanted.writable() && inner.areas.within(start, end).any(read_only) {
-            return Err(Errno::EACCES);
-        }
         inner.check_count()?;
+        let (end, verdict) = inner.can_protect(start, end, wanted);
         inner.recent = Recent::default();
         let withdraw = Withdraw::for_protection(wanted);
         let mut update = Update::<Self, BATCH>::new(self, self.root);
@@ -212,7 +215,7 @@ impl Space {
             .and_then(|()| inner.areas.protect(start, end, wanted).map_err(no_memory));
         drop(inner);
         update.release();
-        result
+        result.and(verdict)
     }
 
     /// Forgets what the program has written in a range: it finds zeroes, or the file, again
@@ -228,6 +231,28 @@ impl Space {
         drop(inner);
         update.release();
         if is_covered { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// Unmaps the pages of an object, of this [identity](super::PageSource::identity), from offset `from_bytes` on, and
+    /// what the program has written there of its own: the object ends before them now. The areas stay.
+    pub fn cut_off(&self, identity: u64, from_bytes: u64) {
+        let mut at = 0;
+        loop {
+            let inner = self.inner.lock_patiently();
+            let cut_off = inner.areas.within(at, WINDOW_END).find_map(|area| {
+                let (object, offset) = area.backing.object()?;
+                let start = area.start + from_bytes.saturating_sub(offset);
+                (object.identity() == identity && start < area.end).then_some((start, area.end))
+            });
+            let Some((start, end)) = cut_off else { return };
+            // Without memory for it they stay.
+            let unmapped = self.unmap_pages(start, end);
+            drop(inner);
+            if let Ok(mut update) = unmapped {
+                update.release();
+            }
+            at = end;
+        }
     }
 
     /// Sets where the heap begins, for a new program.
@@ -259,7 +284,7 @@ impl Space {
                 backing: Backing::Anonymous,
             };
             inner.recent = Recent::default();
-            if inner.areas.insert(area).is_err() {
+            if inner.check_data(&area).is_err() || inner.areas.insert(area).is_err() {
                 return break_end;
             }
         }
@@ -295,14 +320,17 @@ impl Space {
         }
         let old_len = end - start;
         let mut inner = self.inner.lock_patiently();
-        let area = inner.areas.find(start).filter(|area| end <= area.end);
-        let area = area.ok_or(Errno::EFAULT)?.clone();
+        let area = inner.areas.find(start).ok_or(Errno::EFAULT)?.clone();
+        let is_cut = !matches!(target, Target::Fixed(_)) && new_len <= old_len;
+        if end > area.end && !is_cut {
+            return Err(Errno::EFAULT);
+        }
         if let Target::Fixed(to) = target {
             let to_end = range_end(to, new_len).ok_or(Errno::EINVAL)?;
             if to < WINDOW_START || (to < end && start < to_end) {
                 return Err(Errno::EINVAL);
             }
-        } else if new_len <= old_len {
+        } else if is_cut {
             inner.check_count()?;
             let leftovers = self.clear(&mut inner, start + new_len, end);
             drop(inner);
@@ -314,6 +342,7 @@ impl Space {
             if is_last && inner.areas.is_free(end, grown) {
                 inner.check_room(end, grown)?;
                 let more = area.shifted(end, grown);
+                inner.check_data(&more)?;
                 inner.recent = Recent::default();
                 inner.areas.insert(more).map_err(no_memory)?;
                 return Ok(start);
@@ -343,6 +372,7 @@ impl Space {
         }
         let kept = old_len.min(new_len);
         inner.check_room(to, to + new_len - kept)?;
+        inner.check_data(&Area { start: to, end: to + new_len - kept, ..area.clone() })?;
         let cut_off = self.clear(&mut inner, start + kept, start + old_len)?;
         let moved = self.clear(&mut inner, to, to + new_len).map(|replaced| {
             let mut update = Update::<Self, BATCH>::new(self, self.root);
@@ -371,12 +401,19 @@ impl Inner {
     /// Where an area of whole pages goes.
     fn place(&self, hint: u64, len: u64, placement: Placement) -> Result<u64, Errno> {
         let end = hint.checked_add(len).filter(|&end| end <= WINDOW_END);
-        if placement == Placement::Anywhere {
+        if let Placement::Anywhere | Placement::Low = placement {
+            let is_low = placement == Placement::Low;
             let hint = hint / PAGE_BYTES * PAGE_BYTES;
+            let end = end.filter(|&end| !is_low || end <= LOW_END);
             if hint >= WINDOW_START && end.is_some() && self.areas.is_free(hint, hint + len) {
                 return Ok(hint);
             }
-            return self.find_gap(len).ok_or(Errno::ENOMEM);
+            let gap = if is_low {
+                self.areas.highest_gap(len, LOW_START, LOW_END)
+            } else {
+                self.find_gap(len)
+            };
+            return gap.ok_or(Errno::ENOMEM);
         }
         if !hint.is_multiple_of(PAGE_BYTES) {
             return Err(Errno::EINVAL);
@@ -419,6 +456,39 @@ impl Inner {
         if total > self.limits.total_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
+    /// Whether there may be this area, in place of what is there, by the limit of data: what a program may write and
+    /// shares with nobody, but its stack. As on Linux, a limit of 0 is one of the heap only.
+    fn check_data(&self, area: &Area<Backing>) -> Result<(), Errno> {
+        let limit = self.limits.data_bytes;
+        if limit == u64::MAX || limit == 0 || !is_data(area) {
+            return Ok(());
+        }
+        let bytes = |start, end| {
+            let data = self.areas.within(start, end).filter(|it| is_data(it));
+            data.map(|it| it.end.min(end) - it.start.max(start)).sum::<u64>()
+        };
+        let others = bytes(0, WINDOW_END) - bytes(area.start, area.end);
+        if others + area.len_bytes() > limit { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// Up to where the areas from `start` to `end` may get this protection, and why no further.
+    fn can_protect(&self, start: u64, end: u64, wanted: Protection) -> (u64, Result<(), Errno>) {
+        let mut at = start;
+        while at < end {
+            let Some(area) = self.areas.find(at) else { return (at, Err(Errno::ENOMEM)) };
+            if wanted.writable() && area.flags.contains(AreaFlags::READ_ONLY) {
+                return (at, Err(Errno::EACCES));
+            }
+            let part =
+                Area { start: at, end: area.end.min(end), protection: wanted, ..area.clone() };
+            if let Err(why) = self.check_data(&part) {
+                return (at, Err(why));
+            }
+            at = area.end;
+        }
+        (end, Ok(()))
+    }
+
     /// Whether there may be a hole in `start..end`: one in the middle of an area makes two of it.
     fn check_split(&self, start: u64, end: u64) -> Result<(), Errno> {
         let is_inside = |area: &Area<Backing>| area.start < start && area.end > end;
@@ -433,6 +503,12 @@ impl Inner {
     fn check_count(&self) -> Result<(), Errno> {
         if self.areas.len() + 2 > MAX_AREAS { Err(Errno::ENOMEM) } else { Ok(()) }
     }
+}
+
+fn is_data(area: &Area<Backing>) -> bool {
+    area.protection.writable()
+        && !area.flags.contains(AreaFlags::STACK)
+        && !matches!(area.backing, Backing::Shared(..))
 }
 
 fn overlap_bytes(areas: &Areas<Backing>, start: u64, end: u64) -> u64 {

@@ -65,7 +65,7 @@ pub struct Limits {
     pub stack_bytes: u64,
     /// `RLIMIT_AS`: how much may be mapped.
     pub total_bytes: u64,
-    /// `RLIMIT_DATA`: how far brk(2) goes.
+    /// `RLIMIT_DATA`: how far brk(2) goes, and how much there may be to be written and of the program's own.
     pub data_bytes: u64,
 }
 

@@ -194,6 +194,18 @@ fn vfork() {
     }
     let pid = child(VM | libc::CLONE_VFORK | libc::SIGCHLD, execute, 0).unwrap();
     say!("{}", wait(pid as i32));
+    // Limits that it gives itself are not its parent's.
+    extern "C" fn limit_me(_: u64) -> u64 {
+        let limit = libc::rlimit64 { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+        [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_STACK]
+            .map(|kind| sys!(SYS_prlimit64, 0, kind, &limit, 0).map_or(1, |_| 0))
+            .iter()
+            .sum()
+    }
+    let pid = child(VM | libc::CLONE_VFORK | libc::SIGCHLD, limit_me, 0).unwrap();
+    let mapped = memory::map(64 << 20, memory::RW, memory::PRIVATE);
+    say!("{}, 64 MiB: {:?}", wait(pid as i32), mapped.err());
+    mapped.into_iter().for_each(|base| memory::unmap(base, 64 << 20));
 }
 
 fn files() {

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use programs::process::{close, ending, pipe, read, spawn, wait, write};
-use programs::sys::value;
+use programs::sys::{outcome, value};
 use programs::{check, memory, say, sys};
 
 fn main() {
@@ -14,12 +14,15 @@ fn main() {
         ("append", append),
         ("truncate", truncate),
         ("holes", holes),
+        ("partly", partly),
         ("positioned", positioned),
         ("unlink", unlink),
         ("links", links),
         ("symlinks", symlinks),
+        ("slashes", slashes),
         ("rename", rename),
         ("directories", directories),
+        ("removed", removed_directories),
         ("listing", listing),
         ("at", at),
         ("modes", modes),
@@ -32,6 +35,7 @@ fn main() {
         ("errors", errors),
         ("devices", devices),
         ("descriptors", descriptors),
+        ("no-descriptor", no_descriptor),
         ("std", std_files),
         ("sendfile", sendfile),
         ("concurrent", concurrent),
@@ -173,6 +177,48 @@ fn holes() {
     say!("{} bytes that are not zero", bytes.iter().filter(|&&byte| byte != 0).count());
     close(fd);
     remove(c"f");
+    let fd = opened(c"f", RW);
+    sys!(SYS_ftruncate, fd, 100 * memory::PAGE).unwrap();
+    let blocks = || std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata("f").unwrap());
+    say!("all of it: {} blocks", blocks());
+    sys!(SYS_pwrite64, fd, b"data".as_ptr(), 4, 50 * memory::PAGE + 10).unwrap();
+    check!((1..100).contains(&blocks()), "{} blocks of 800", blocks());
+    for (at, whence) in [
+        (0, libc::SEEK_DATA),
+        (0, libc::SEEK_HOLE),
+        (50 * memory::PAGE + 100, libc::SEEK_DATA),
+        (50 * memory::PAGE + 100, libc::SEEK_HOLE),
+        (52 * memory::PAGE, libc::SEEK_DATA),
+        (100 * memory::PAGE, libc::SEEK_HOLE),
+    ] {
+        say!("{at}, {whence}: {}", value(sys!(SYS_lseek, fd, at, whence)));
+    }
+    close(fd);
+    remove(c"f");
+}
+
+/// Memory that ends before the transfer does, at any byte: what there is counts.
+fn partly() {
+    let base = memory::pages(2);
+    let end = memory::page(base, 1);
+    sys!(SYS_mprotect, end, memory::PAGE, libc::PROT_NONE).unwrap();
+    let fd = opened(c"f", RW);
+    for len in [1, 3, 8, 13, 4_095] {
+        let from = end.wrapping_sub(len);
+        let written = value(sys!(SYS_pwrite64, fd, from, len + 20, 0));
+        say!("{len}: {written} {}", value(sys!(SYS_pread64, fd, from, len + 20, 0)));
+        let pieces = [[base as u64, 2], [from as u64, len as u64 + 1], [base as u64, 5]];
+        say!("in pieces: {}", value(sys!(SYS_pwritev, fd, &pieces, 3, 1)));
+    }
+    say!("{}", stat(c"f"));
+    say!("nothing: {}", value(sys!(SYS_pwrite64, fd, end, 10, 0)));
+    say!("nothing: {}", value(sys!(SYS_pread64, fd, end, 10, 0)));
+    sys!(SYS_lseek, fd, 0, 0).unwrap();
+    say!("{}", value(sys!(SYS_read, fd, end.wrapping_sub(5), 100)));
+    say!("at {}", value(sys!(SYS_lseek, fd, 0, libc::SEEK_CUR)));
+    close(fd);
+    memory::unmap(base, 2 * memory::PAGE);
+    remove(c"f");
 }
 
 fn positioned() {
@@ -251,6 +297,31 @@ fn symlinks() {
         say!("{}", remove(name));
     }
     say!("{} {}", value(sys!(SYS_rmdir, c"d/e".as_ptr())), value(sys!(SYS_rmdir, c"d".as_ptr())));
+}
+
+/// A slash after a link's name follows the link to look at what is there, not to change names.
+fn slashes() {
+    sys!(SYS_mkdir, c"d".as_ptr(), 0o755).unwrap();
+    close(opened(c"f", RW));
+    for (target, name) in [(c"d", c"l"), (c"none", c"dangling")] {
+        sys!(SYS_symlink, target.as_ptr(), name.as_ptr()).unwrap();
+    }
+    say!("{}", stat(c"l/"));
+    say!("rmdir: {}", value(sys!(SYS_rmdir, c"l/".as_ptr())));
+    say!("unlink: {}", remove(c"l/"));
+    say!("mkdir: {}", value(sys!(SYS_mkdir, c"dangling/".as_ptr(), 0o755)));
+    say!("rename: {} {}", moved(c"l/", c"other"), moved(c"d", c"l/"));
+    for name in [c"f/", c"d/", c"l/", c"none/"] {
+        let flags = [libc::O_CREAT, libc::O_CREAT | libc::O_EXCL, libc::O_TRUNC];
+        say!("{name:?}: {}", flags.map(|flags| outcome(open(name, flags))).join(" "));
+    }
+    let exchanged = |from: &CStr, to: &CStr| {
+        let here = libc::AT_FDCWD;
+        value(sys!(SYS_renameat2, here, from.as_ptr(), here, to.as_ptr(), libc::RENAME_EXCHANGE))
+    };
+    say!("exchange: {} {}", exchanged(c"d", c"f/"), exchanged(c"f", c"l/"));
+    say!("{} {} {} {}", stat(c"d"), stat(c"f"), remove(c"l"), remove(c"dangling"));
+    say!("{} {}", remove(c"f"), value(sys!(SYS_rmdir, c"d".as_ptr())));
 }
 
 fn moved(from: &CStr, to: &CStr) -> String {
@@ -378,6 +449,8 @@ fn listing() {
     let mut small = [0u8; 10];
     say!("no room: {}", value(sys!(SYS_getdents64, fd, &mut small, 10)));
     say!("nowhere: {}", value(sys!(SYS_getdents64, fd, 16u64, 1_000)));
+    let mut large = [0u8; 1_000];
+    say!("none was lost: {}", value(sys!(SYS_getdents64, fd, &mut large, 1_000)));
     close(fd);
     let fd = opened(c"d/file", libc::O_RDONLY);
     say!("of a file: {}", value(sys!(SYS_getdents64, fd, &mut small, 10)));
@@ -646,6 +719,61 @@ fn sendfile() {
     close(to);
     remove(c"f");
     remove(c"g");
+}
+
+/// Where no descriptor is left, no file is made and none is cut off.
+fn no_descriptor() {
+    std::fs::write("f", b"kept").unwrap();
+    let mut before = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    sys!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, 0, &mut before).unwrap();
+    let none = libc::rlimit64 { rlim_cur: 0, ..before };
+    sys!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &none, 0).unwrap();
+    say!("cut off: {}", value(open(c"f", libc::O_RDWR | libc::O_TRUNC)));
+    say!("made: {}", value(open(c"g", RW)));
+    say!("not there: {}", value(open(c"none", libc::O_RDONLY)));
+    sys!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &before, 0).unwrap();
+    say!("{} {}", stat(c"f"), stat(c"g"));
+    remove(c"f");
+}
+
+/// What a directory that was removed still knows: where it was.
+fn removed_directories() {
+    let inode = |path: &str| {
+        std::fs::metadata(path).map(|it| std::os::unix::fs::MetadataExt::ino(&it)).ok()
+    };
+    let top = inode(".");
+    std::fs::create_dir_all("a/b").unwrap();
+    let a = inode("a");
+    let path = std::env::current_dir().unwrap();
+    let status = ending(|| {
+        std::env::set_current_dir("a/b").unwrap();
+        say!("{}", value(sys!(SYS_rmdir, c"../b".as_ptr())));
+        say!("above: {}", inode("..") == a);
+        let link = std::fs::read_link("/proc/self/cwd").unwrap();
+        say!("{:?}", link.strip_prefix(&path));
+        say!("made in it: {}", value(open(c"x", RW)));
+        say!("{}", value(sys!(SYS_rmdir, c"../../a".as_ptr())));
+        say!("above: {} {}", inode("..") == a, inode("../..") == top);
+        say!("{}", value(sys!(SYS_chdir, c"../..".as_ptr())));
+        say!("back: {}", inode(".") == top);
+        0
+    });
+    say!("{status}");
+    // So many that none is let go from inside of the next.
+    let status = ending(|| {
+        for _ in 0..2_000 {
+            sys!(SYS_mkdir, c"deep".as_ptr(), 0o755).unwrap();
+            sys!(SYS_chdir, c"deep".as_ptr()).unwrap();
+        }
+        let fd = opened(c".", libc::O_RDONLY);
+        for _ in 0..2_000 {
+            sys!(SYS_chdir, c"..".as_ptr()).unwrap();
+            sys!(SYS_rmdir, c"deep".as_ptr()).unwrap();
+        }
+        close(fd);
+        i32::from(inode(".") != top)
+    });
+    say!("{status}");
 }
 
 /// Appends of several processes lose nothing.

@@ -365,6 +365,11 @@ fn closing() {
     let second = fresh();
     sys!(SYS_close_range, second, second, 0).unwrap();
     map(name);
+    say!("what was opened as a path only");
+    let second = fresh();
+    close(open(name, libc::O_PATH));
+    map(name);
+    close(second);
     say!("another file");
     let other = open(c"g", RW);
     let second = fresh();

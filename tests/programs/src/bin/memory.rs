@@ -12,6 +12,7 @@ fn main() {
         ("zero", zero),
         ("protect", protect),
         ("split", split),
+        ("gap", gap),
         ("fixed", fixed),
         ("errors", errors),
         ("remap", remap),
@@ -20,6 +21,7 @@ fn main() {
         ("break", program_break),
         ("sparse", sparse),
         ("stack", stack),
+        ("grows-down", grows_down),
         ("copy-on-write", copy_on_write),
         ("both-ways", both_ways),
         ("shared", shared),
@@ -28,7 +30,9 @@ fn main() {
         ("protected-copy", protected_copy),
         ("unmapped-copy", unmapped_copy),
         ("file", file),
+        ("shared-file", shared_file),
         ("deleted-file", deleted_file),
+        ("cut-off", cut_off),
         ("calls", calls),
         ("presence", presence),
         ("locking", locking),
@@ -62,6 +66,52 @@ fn segfaults(address: *mut u8) -> bool {
         0
     });
     libc::WIFSIGNALED(status.0) && libc::WTERMSIG(status.0) == libc::SIGSEGV
+}
+
+/// What comes before the first page that cannot be changed is changed.
+fn gap() {
+    let base = pages(6);
+    unmap(page(base, 3), PAGE);
+    let read_only = |number| segfaults_on_write(page(base, number));
+    let protect = |from: usize, count: usize, bits: i32| {
+        value(sys!(SYS_mprotect, page(base, from), count * PAGE, bits))
+    };
+    say!("{} {:?}", protect(0, 6, libc::PROT_READ), [0, 2, 4].map(read_only));
+    say!("{} {:?}", protect(1, 2, RW), [0, 1, 2].map(read_only));
+    say!("{} {:?}", protect(3, 2, libc::PROT_READ), [4].map(read_only));
+    // What is cut off may be of several areas, what is grown not.
+    let here = |result: sys::Result| result.map(|at| at == base as u64);
+    say!("{:?}", here(sys!(SYS_mremap, base, 3 * PAGE, 4 * PAGE, 0)));
+    say!("{:?}", here(sys!(SYS_mremap, base, 3 * PAGE, PAGE, 0)));
+    say!("{} {} {}", readable(base), readable(page(base, 1)), readable(page(base, 2)));
+    unmap(base, 6 * PAGE);
+}
+
+fn segfaults_on_write(address: *mut u8) -> bool {
+    !ending(|| {
+        poke(address, 1);
+        0
+    })
+    .exited_with(0)
+}
+
+/// Memory that grows down stays away from what is below, but not from where nobody may go.
+fn grows_down() {
+    const COUNT: usize = 1_024;
+    for below in [RW, libc::PROT_READ, libc::PROT_NONE] {
+        let base = pages(COUNT);
+        unmap(base, COUNT * PAGE);
+        let fixed = |number: usize, protection, flags| {
+            let flags = PRIVATE | libc::MAP_FIXED | flags;
+            map_at(page(base, number) as usize, PAGE, protection, flags).unwrap()
+        };
+        fixed(900, RW, libc::MAP_GROWSDOWN);
+        fixed(400, below, 0);
+        let writable = [899, 880, 700, 656, 650, 401, 400];
+        let writable = writable.map(|number| !segfaults_on_write(page(base, number)));
+        say!("{below}: {writable:?}");
+        unmap(base, COUNT * PAGE);
+    }
 }
 
 /// New memory is zero, whatever was there before, even if it is read before it is written.
@@ -548,6 +598,36 @@ fn file() {
 }
 
 /// A deleted file lives on as long as it is mapped.
+/// All shared mappings of a file show what is written to it, by whatever way. `MAPPED_FILE` may name one that is there
+/// already, of four pages at least.
+fn shared_file() {
+    let name = std::env::var("MAPPED_FILE").unwrap_or_else(|_| {
+        std::fs::write("mapped", vec![b'-'; 4 * PAGE]).unwrap();
+        "mapped".into()
+    });
+    let name = std::ffi::CString::new(name).unwrap();
+    let open = |flags: i32| sys!(SYS_open, name.as_ptr(), flags).unwrap() as i32;
+    let (fd, reader) = (open(libc::O_RDWR), open(libc::O_RDONLY));
+    let mapped = |fd: i32, protection: i32| {
+        sys!(SYS_mmap, 0, 4 * PAGE, protection, libc::MAP_SHARED, fd, 0).unwrap() as *mut u8
+    };
+    let maps = [mapped(fd, RW), mapped(fd, libc::PROT_READ), mapped(reader, libc::PROT_READ)];
+    let seen = |number: usize| maps.map(|base| char::from(peek(page(base, number))));
+    check!((0..4).all(|number| seen(number) == ['-'; 3]), "not what is in the file");
+    sys!(SYS_pwrite64, fd, b"w".as_ptr(), 1, PAGE).unwrap();
+    poke(page(maps[0], 2), b'm');
+    say!("{:?} {:?}", seen(1), seen(2));
+    sys!(SYS_mprotect, maps[1], 4 * PAGE, RW).unwrap();
+    poke(page(maps[1], 3), b'p');
+    let mut byte = [0u8];
+    sys!(SYS_pread64, reader, &mut byte, 1, 3 * PAGE).unwrap();
+    say!("{:?} {:?}", seen(3), char::from(byte[0]));
+    maps.iter().for_each(|&base| unmap(base, 4 * PAGE));
+    close(fd);
+    close(reader);
+    sys!(SYS_unlink, name.as_ptr()).unwrap();
+}
+
 fn deleted_file() {
     let fd = create(c"deleted", &vec![7; 2 * PAGE]);
     let map =
@@ -564,6 +644,58 @@ fn deleted_file() {
         std::fs::remove_file("wo").unwrap();
         value(result)
     });
+}
+
+/// What a file no longer has its mappings, of whatever process, no longer have; when it is as long again they show
+/// what it has then.
+fn cut_off() {
+    let fd = create(c"cut", &vec![7; 4 * PAGE]);
+    let mapped = |flags: i32| sys!(SYS_mmap, 0, 4 * PAGE, RW, flags, fd, 0).unwrap() as *mut u8;
+    let (shared, private) = (mapped(libc::MAP_SHARED), mapped(libc::MAP_PRIVATE));
+    for number in 0..4 {
+        check!(peek(page(shared, number)) == 7, "page {number}");
+    }
+    poke(page(private, 3), 8);
+    check!(peek(page(private, 2)) == 7, "page 2");
+    let in_child = Baton::new();
+    let done = Baton::new();
+    let child = spawn(|| {
+        poke(page(private, 1), 9);
+        poke(page(shared, 1), 9);
+        in_child.pass();
+        done.await_pass();
+        let [a, b] = [private, shared].map(|base| peek(page(base, 3)));
+        say!("child: {} {} {a} {b}", peek(page(private, 1)), peek(page(shared, 1)));
+        0
+    });
+    in_child.await_pass();
+    sys!(SYS_ftruncate, fd, PAGE + 100).unwrap();
+    let ends = |address: *mut u8| {
+        ending(|| {
+            peek(address);
+            0
+        })
+    };
+    for base in [shared, private] {
+        say!("{}", [0, 1, 2, 3].map(|number| ends(page(base, number)).to_string()).join(", "));
+    }
+    say!("by a call: {}", value(sys!(SYS_pwrite64, fd, page(shared, 3), 10, 0)));
+    sys!(SYS_ftruncate, fd, 4 * PAGE).unwrap();
+    say!("{} {}", peek(page(shared, 1).wrapping_add(99)), peek(page(shared, 1).wrapping_add(100)));
+    say!("{} {}", peek(page(private, 3)), peek(page(shared, 3)));
+    poke(page(shared, 3), 5);
+    let mut byte = 0u8;
+    sys!(SYS_pread64, fd, &mut byte, 1, 3 * PAGE).unwrap();
+    say!("{byte} {}", peek(page(private, 3)));
+    done.pass();
+    say!("{}", wait(child));
+    close(sys!(SYS_open, c"cut".as_ptr(), libc::O_RDWR | libc::O_TRUNC).unwrap() as i32);
+    say!("{} {}", ends(shared), ends(private));
+    for base in [shared, private] {
+        unmap(base, 4 * PAGE);
+    }
+    close(fd);
+    std::fs::remove_file("cut").unwrap();
 }
 
 /// The kernel's own writes break copies, and never reach the other side.
@@ -700,6 +832,22 @@ fn flags() {
         say!("{flags:#x}: {}", present(base));
         unmap(base, 8 * PAGE);
     }
+    let low = |hint: usize, len: usize, flags: i32| {
+        map_at(hint, len, RW, PRIVATE | libc::MAP_32BIT | flags)
+            .map(|base| ((1 << 30..1 << 31).contains(&(base as usize)), base))
+    };
+    for (hint, len, flags) in [
+        (0, PAGE, 0),
+        (0, 16 << 20, libc::MAP_POPULATE),
+        (0x7654_3000, PAGE, 0),
+        (0x7654_3210_0000, PAGE, 0),
+        (0, 1 << 31, 0),
+    ] {
+        let mapped = low(hint, len, flags);
+        let is_at_hint = mapped.is_ok_and(|(_, base)| base as usize == hint);
+        say!("low: {:?}, at the hint: {is_at_hint}", mapped.map(|(is_low, _)| is_low));
+        mapped.into_iter().for_each(|(_, base)| unmap(base, len));
+    }
     let fd = create(c"flags", &[1; PAGE]);
     for flags in [libc::MAP_SHARED_VALIDATE, libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC] {
         let result = sys!(SYS_mmap, 0, PAGE, RW, flags, fd, 0);
@@ -735,6 +883,26 @@ fn limits() {
         let many = (0..100).take_while(|_| map(4 << 20, RW, PRIVATE).is_ok()).count();
         check!(many > 5 && many < 16, "{many} times 4 MiB");
         say!("shared counts: {:?}", map(64 << 20, RW, SHARED).err());
+        0
+    });
+    say!("{status}");
+    let status = ending(|| {
+        let limit = libc::rlimit64 { rlim_cur: 16 << 20, rlim_max: 16 << 20 };
+        sys!(SYS_prlimit64, 0, libc::RLIMIT_DATA, &limit, 0).unwrap();
+        say!("data: {:?}", map(32 << 20, RW, PRIVATE).err());
+        say!("shared is none: {:?}", map(32 << 20, RW, SHARED).err());
+        let none = map(32 << 20, libc::PROT_NONE, PRIVATE);
+        say!("nor what cannot be written: {:?}", none.err());
+        let none = none.unwrap();
+        let writable = |bytes: usize| value(sys!(SYS_mprotect, none, bytes, RW));
+        say!("made writable: {} {} {}", writable(32 << 20), writable(8 << 20), writable(8 << 20));
+        let base = map(PAGE, RW, PRIVATE).unwrap();
+        say!("growing: {:?}", resize(base, 1, 8_192, libc::MREMAP_MAYMOVE).err());
+        say!("8 MiB more: {:?}", map(8 << 20, RW, PRIVATE).err());
+        say!("in place: {:?}", {
+            let flags = PRIVATE | libc::MAP_FIXED;
+            map_at(none as usize, 8 << 20, RW, flags).map(|at| at == none)
+        });
         0
     });
     say!("{status}");

@@ -18,9 +18,21 @@ fn main() {
         ("listing", listing),
         ("descriptors", descriptors),
         ("gone", gone),
+        ("from-the-middle", from_the_middle),
         ("read-only", read_only),
         ("marker", marker),
     ]);
+}
+
+/// Nothing need have been read before.
+fn from_the_middle() {
+    let whole = fs::read("/proc/version").unwrap();
+    let file = fs::File::open("/proc/version").unwrap();
+    let mut bytes = [0; 6];
+    let got = std::os::unix::fs::FileExt::read_at(&file, &mut bytes, 3).unwrap();
+    say!("{got} {}", bytes == whole[3..9]);
+    let got = std::os::unix::fs::FileExt::read_at(&file, &mut bytes, 100_000).unwrap();
+    say!("beyond: {got}");
 }
 
 fn exe() {
