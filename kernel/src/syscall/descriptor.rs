@@ -202,7 +202,8 @@ pub fn ioctl(args: &Args) -> SysResult {
         }
         ioctl::FIONREAD => {
             let bytes = file.file().readable_bytes()?;
-            user::write(argument, &i32::try_from(bytes).unwrap_or(i32::MAX))?;
+            // Less than nothing behind the end; 32 bits count, as on Linux.
+            user::write(argument, &(bytes.wrapping_sub(file.position()) as i32))?;
         }
         _ => return file.file().control(request, argument),
     }
