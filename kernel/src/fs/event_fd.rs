@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use linux_raw_sys::general::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
+use linux_raw_sys::general::{POLLIN, POLLOUT};
 use orrery_core::errno::Errno;
 
 use super::file::{File, Transfer};
@@ -122,8 +122,8 @@ impl File for EventFd {
 
     fn readiness(&self) -> u32 {
         let count = self.count.load(Ordering::Acquire);
-        let readable = if count > 0 { POLLIN | POLLRDNORM } else { 0 };
-        readable | if count < MAX { POLLOUT | POLLWRNORM } else { 0 }
+        let readable = if count > 0 { POLLIN } else { 0 };
+        readable | if count < MAX { POLLOUT } else { 0 }
     }
 
     fn queues(&self) -> [Option<&WaitQueue>; 2] {

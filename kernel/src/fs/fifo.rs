@@ -19,7 +19,8 @@ use crate::sched::wait::{Sharing, WaitMode, WaitQueue};
 pub struct Fifo {
     pipe: Arc<Pipe>,
     kind: Kind,
-    /// Held while ends come, so that bytes of former users are thrown away once.
+    /// Held while ends come, so that bytes of former users are thrown away once, and of two that come together one
+    /// finds the other.
     coming: Mutex<()>,
     /// Times that it was opened for reading, and for writing.
     opened: [AtomicU64; 2],
@@ -77,23 +78,25 @@ impl Fifo {
         }
         match flags & O_ACCMODE {
             O_RDONLY => {
+                let (has_writers, writers_before) = (self.pipe.has_writers(), self.times_opened(1));
                 let end = PipeReader::new(&self.pipe);
                 drop(coming);
                 self.come(0);
-                if is_named && !nonblocking && !self.pipe.has_writers() {
-                    self.wait_for(1, || self.pipe.has_writers())?;
+                if is_named && !nonblocking && !has_writers {
+                    self.wait_for(1, writers_before)?;
                 }
                 Ok(Arc::new(end))
             }
             O_WRONLY => {
-                if is_named && nonblocking && !self.pipe.has_readers() {
+                let (has_readers, readers_before) = (self.pipe.has_readers(), self.times_opened(0));
+                if is_named && nonblocking && !has_readers {
                     return Err(Errno::ENXIO);
                 }
                 let end = PipeWriter::new(&self.pipe);
                 drop(coming);
                 self.come(1);
-                if is_named && !self.pipe.has_readers() {
-                    self.wait_for(0, || self.pipe.has_readers())?;
+                if is_named && !has_readers {
+                    self.wait_for(0, readers_before)?;
                 }
                 Ok(Arc::new(end))
             }
@@ -116,16 +119,20 @@ impl Fifo {
         self.waiting.wake_all();
     }
 
-    /// Waits until the other end is there, or has been there in the meantime.
-    fn wait_for(&self, end: usize, is_there: impl Fn() -> bool) -> Result<(), Errno> {
+    fn times_opened(&self, end: usize) -> u64 {
+        self.opened[end].load(Ordering::Acquire)
+    }
+
+    /// Waits until an end has been opened more than `before` times. Whether it is there now says nothing: whoever
+    /// was waiting for the caller may have gone on, and be gone again.
+    fn wait_for(&self, end: usize, before: u64) -> Result<(), Errno> {
         const MODE: WaitMode = WaitMode {
             sleep: Sleep::Interruptible,
             sharing: Sharing::Shared,
             deadline_ticks: None,
         };
-        let before = self.opened[end].load(Ordering::Acquire);
-        let has_come = || self.opened[end].load(Ordering::Acquire) != before;
-        self.waiting.wait(MODE, || is_there() || has_come()).map_err(|_| Errno::RESTART_SYS)
+        let has_come = || self.times_opened(end) != before;
+        self.waiting.wait(MODE, has_come).map_err(|_| Errno::RESTART_SYS)
     }
 }
 

@@ -96,7 +96,7 @@ pub trait File: Send + Sync {
         Err(Errno::ENOTTY)
     }
 
-    /// Bytes that a read would give now (`FIONREAD`).
+    /// Bytes that a read would give now, from the start where there are positions (`FIONREAD`).
     ///
     /// # Errors
     /// `ENOTTY`.

@@ -214,7 +214,7 @@ impl Pipe {
 
     /// Whether bytes still go from one end to the other. A socket that has shut down one direction finds its
     /// own end gone.
-    fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.has_readers() && self.has_writers()
     }
 
@@ -306,20 +306,25 @@ impl Pipe {
             return Ok(None);
         }
         loop {
-            {
-                let buffer = self.buffer.lock();
-                let mut ring = buffer.ring;
-                if ring.len() > 0 {
-                    return Buffer::copy_out(&buffer.pages, &mut ring, to).map(|()| None);
-                }
-                if let Some((rights, result)) = Self::peek_queue(&buffer, to) {
-                    return result.map(|()| rights);
-                }
+            if let Some((rights, result)) = self.peek_now(to) {
+                // The bytes are still there, and the wake for them may have come here.
+                self.readable.wake_one();
+                return result.map(|()| rights);
             }
             if !self.await_news(transfer)? {
                 return Ok(None);
             }
         }
+    }
+
+    /// Looks at what is there, if anything is.
+    fn peek_now(&self, to: &mut IoTo<'_>) -> Option<(Option<Rights>, Result<(), Errno>)> {
+        let buffer = self.buffer.lock();
+        let mut ring = buffer.ring;
+        if ring.len() > 0 {
+            return Some((None, Buffer::copy_out(&buffer.pages, &mut ring, to)));
+        }
+        Self::peek_queue(&buffer, to)
     }
 
     /// Waits until there may be something to read. False if there never will.

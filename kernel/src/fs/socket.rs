@@ -1,9 +1,11 @@
 //! `AF_UNIX` stream sockets, as `socketpair` makes them: two pipes, one for each direction.
 
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use linux_raw_sys::general::{POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRNORM};
+use linux_raw_sys::general::{
+    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRBAND, POLLWRNORM,
+};
 use orrery_core::errno::Errno;
 
 use super::file::{File, Transfer};
@@ -30,6 +32,10 @@ pub struct SocketEnd {
     send: Arc<Pipe>,
     /// Directions that are shut down.
     shut: AtomicU8,
+    /// Which ends are to be told that the other was closed with bytes that nobody had read; shared by both.
+    resets: Arc<[AtomicBool; 2]>,
+    /// Which end this is.
+    index: usize,
     maker: Maker,
 }
 
@@ -46,16 +52,23 @@ pub fn pair() -> [SocketEnd; 2] {
     let [there, back] = [Pipe::new(), Pipe::new()];
     let process = &current().process;
     let maker = Maker { process: Arc::downgrade(process), tgid: process.tgid() };
-    [SocketEnd::new(&there, &back, maker.clone()), SocketEnd::new(&back, &there, maker)]
+    let resets = Arc::new([const { AtomicBool::new(false) }; 2]);
+    let end = |index, receive: &Arc<Pipe>, send: &Arc<Pipe>| {
+        receive.open_reader();
+        send.open_writer();
+        SocketEnd {
+            receive: receive.clone(),
+            send: send.clone(),
+            shut: AtomicU8::new(0),
+            resets: resets.clone(),
+            index,
+            maker: maker.clone(),
+        }
+    };
+    [end(0, &there, &back), end(1, &back, &there)]
 }
 
 impl SocketEnd {
-    fn new(receive: &Arc<Pipe>, send: &Arc<Pipe>, maker: Maker) -> Self {
-        receive.open_reader();
-        send.open_writer();
-        Self { receive: receive.clone(), send: send.clone(), shut: AtomicU8::new(0), maker }
-    }
-
     /// The number of the process that made the pair, as seen from `namespace`; 0 if it is not.
     pub fn maker_in(&self, namespace: &Namespace) -> u32 {
         let Some(process) = self.maker.process.upgrade() else { return self.maker.tgid };
@@ -71,7 +84,7 @@ impl SocketEnd {
     /// # Errors
     /// As [`Pipe::receive`].
     pub fn receive(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<Option<Rights>, Errno> {
-        self.receive.receive(to, transfer)
+        self.reading(to, |to| self.receive.receive(to, transfer))
     }
 
     /// Sends bytes, and files with the first of them.
@@ -84,7 +97,7 @@ impl SocketEnd {
         transfer: &Transfer,
         rights: Rights,
     ) -> Result<(), Errno> {
-        self.send.write_parcel(from, transfer, Parcel::WithRights(rights))
+        self.writing(|| self.send.write_parcel(from, transfer, Parcel::WithRights(rights)))
     }
 
     /// Looks at what has come.
@@ -92,7 +105,36 @@ impl SocketEnd {
     /// # Errors
     /// As [`Pipe::peek`].
     pub fn peek(&self, to: &mut IoTo<'_>, transfer: &Transfer) -> Result<Option<Rights>, Errno> {
-        self.receive.peek(to, transfer)
+        self.reading(to, |to| self.receive.peek(to, transfer))
+    }
+
+    /// Whether the other end was closed with bytes that nobody had read. It is told once.
+    pub fn take_reset(&self) -> bool {
+        self.resets[self.index].swap(false, Ordering::AcqRel)
+    }
+
+    /// Reads; the end of the other side's bytes may turn out to be an error.
+    fn reading<T>(
+        &self,
+        to: &mut IoTo<'_>,
+        read: impl FnOnce(&mut IoTo<'_>) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let (done, left) = (to.done(), to.left());
+        let result = read(to);
+        if result.is_ok() && left > 0 && to.done() == done && self.take_reset() {
+            return Err(Errno::ECONNRESET);
+        }
+        result
+    }
+
+    /// Writes. Whoever waits for room is told of an error that comes then, and gets no signal.
+    fn writing(&self, write: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+        let was_open = self.send.is_open();
+        let result = write();
+        if result == Err(Errno::EPIPE) && was_open && self.take_reset() {
+            return Err(Errno::ECONNRESET);
+        }
+        result
     }
 
     /// Ends one direction (shutdown(2)).
@@ -109,6 +151,9 @@ impl SocketEnd {
 
 impl Drop for SocketEnd {
     fn drop(&mut self) {
+        if self.receive.fill_bytes() > 0 {
+            self.resets[1 - self.index].store(true, Ordering::Release);
+        }
         self.shut_down(Direction::Receive);
         self.shut_down(Direction::Send);
     }
@@ -116,11 +161,11 @@ impl Drop for SocketEnd {
 
 impl File for SocketEnd {
     fn read(&self, to: &mut IoTo<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
-        self.receive.read(to, transfer)
+        self.reading(to, |to| self.receive.read(to, transfer))
     }
 
     fn write(&self, from: &mut IoFrom<'_>, transfer: &mut Transfer) -> Result<(), Errno> {
-        self.send.write(from, transfer)
+        self.writing(|| self.send.write(from, transfer))
     }
 
     fn readiness(&self) -> u32 {
@@ -134,10 +179,13 @@ impl File for SocketEnd {
             ready |= POLLRDHUP;
         }
         if self.send.has_room() || !is_sending {
-            ready |= POLLOUT | POLLWRNORM;
+            ready |= POLLOUT | POLLWRNORM | POLLWRBAND;
         }
         if !is_receiving && !is_sending {
             ready |= POLLHUP;
+        }
+        if self.resets[self.index].load(Ordering::Acquire) {
+            ready |= POLLERR;
         }
         ready
     }

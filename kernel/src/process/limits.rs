@@ -1,6 +1,7 @@
 //! What a process may use (getrlimit(2)).
 
 use linux_raw_sys::general as abi;
+use orrery_core::fs::fd_table::MAX_DESCRIPTORS;
 
 use crate::mm::space;
 
@@ -30,7 +31,7 @@ impl Default for Limits {
         let mut set = |kind: u32, soft, hard| limits.0[kind as usize] = Limit { soft, hard };
         set(abi::RLIMIT_STACK, 8 << 20, INFINITY);
         set(abi::RLIMIT_CORE, 0, INFINITY);
-        set(abi::RLIMIT_NOFILE, 1024, 1 << 20);
+        set(abi::RLIMIT_NOFILE, 1024, MAX_DESCRIPTORS.into());
         set(abi::RLIMIT_MEMLOCK, 64 << 10, 64 << 10);
         set(abi::RLIMIT_SIGPENDING, 4096, 4096);
         set(abi::RLIMIT_MSGQUEUE, 0, 0);

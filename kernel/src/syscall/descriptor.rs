@@ -201,8 +201,9 @@ pub fn ioctl(args: &Args) -> SysResult {
             file.set_flags(file.flags() & !abi::O_NONBLOCK | bit);
         }
         ioctl::FIONREAD => {
-            let bytes = file.file().readable_bytes()?.saturating_sub(file.position());
-            user::write(argument, &i32::try_from(bytes).unwrap_or(i32::MAX))?;
+            let bytes = file.file().readable_bytes()?;
+            // Less than nothing behind the end; 32 bits count, as on Linux.
+            user::write(argument, &(bytes.wrapping_sub(file.position()) as i32))?;
         }
         _ => return file.file().control(request, argument),
     }

@@ -23,21 +23,13 @@ const MAX_TRANSFER_BYTES: usize = 0x7fff_f000;
 /// Segments of a vector that lie on the stack.
 const FEW: usize = 8;
 
-/// The length of a transfer; one that is negative as a signed number is none.
+/// The length of a transfer from or to one piece of memory.
 #[inline(always)]
 pub(super) fn transfer_len(address: u64, len_bytes: u64) -> Result<usize, Errno> {
-    if len_bytes > WINDOW_END {
-        return Err(too_long(len_bytes));
-    }
-    if address > WINDOW_END - len_bytes {
+    if len_bytes > WINDOW_END || address > WINDOW_END - len_bytes {
         return Err(Errno::EFAULT);
     }
     Ok((len_bytes as usize).min(MAX_TRANSFER_BYTES))
-}
-
-#[cold]
-fn too_long(len_bytes: u64) -> Errno {
-    if len_bytes.cast_signed() < 0 { Errno::EINVAL } else { Errno::EFAULT }
 }
 
 /// What a writer gets when nobody reads.
@@ -164,6 +156,9 @@ pub(super) fn with_segments<R>(
     for (index, segment) in segments.iter_mut().enumerate() {
         let at = address.checked_add((index * size_of::<iovec>()) as u64).ok_or(Errno::EFAULT)?;
         let [base, len] = user::read::<[u64; 2]>(at)?;
+        if len.cast_signed() < 0 {
+            return Err(Errno::EINVAL);
+        }
         let len_bytes = transfer_len(base, len)?.min(left);
         left -= len_bytes;
         *segment = Segment { address: base, len_bytes };

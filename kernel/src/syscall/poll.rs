@@ -130,10 +130,15 @@ impl Deadline {
         }
         let [seconds, us] = user::read::<[i64; 2]>(at)?;
         // Linux takes more than a second of microseconds here.
-        let tv_sec = seconds.saturating_add(us.div_euclid(1_000_000));
-        let tv_nsec = us.rem_euclid(1_000_000) * 1000;
+        let tv_sec = seconds.saturating_add(us / 1_000_000);
+        let tv_nsec = us % 1_000_000 * 1000;
         Ok(Self::after(time::deadline::nanos(&__kernel_timespec { tv_sec, tv_nsec })?))
     }
+}
+
+/// The number of descriptors, of which 32 bits count.
+fn count(argument: u64) -> u64 {
+    (argument as u32).into()
 }
 
 /// poll(2).
@@ -142,7 +147,7 @@ pub fn poll(args: &Args) -> SysResult {
         ..0 => Deadline::Never,
         ms => Deadline::after(u64::from(ms.cast_unsigned()) * 1_000_000),
     };
-    poll_again(&[args[0], args[1], deadline.to_word(), 0])
+    poll_again(&[args[0], count(args[1]), deadline.to_word(), 0])
 }
 
 /// Goes on with a poll that was interrupted: addresses, count and deadline stay.
@@ -160,7 +165,7 @@ fn poll_again(data: &[u64; 4]) -> SysResult {
 pub fn ppoll(args: &Args) -> SysResult {
     let deadline = Deadline::after_timespec(args[2])?;
     let mask = mask(args[3], args[4])?;
-    let result = with_mask(mask, || poll_until(args[0], args[1], deadline));
+    let result = with_mask(mask, || poll_until(args[0], count(args[1]), deadline));
     // The address may be wrong by now; the answer counts, as on Linux.
     let _ = write_rest(args[2], deadline, 1);
     result
@@ -234,12 +239,8 @@ pub fn pselect6(args: &Args) -> SysResult {
 /// Tells the program how much of its time is left, as Linux does; so a call that is made again after a signal waits
 /// no longer in all. The second word of the time is in units of `unit_nanos`.
 fn write_rest(at: u64, deadline: Deadline, unit_nanos: u64) -> Result<(), Errno> {
-    let ticks = match deadline {
-        Deadline::Never => return Ok(()),
-        Deadline::Now => 0,
-        Deadline::At(ticks) => ticks.saturating_sub(tsc::now()),
-    };
-    let rest = time::deadline::timespec(time::to_nanos(ticks));
+    let Deadline::At(ticks) = deadline else { return Ok(()) };
+    let rest = time::deadline::timespec(time::to_nanos(ticks.saturating_sub(tsc::now())));
     user::write(at, &[rest.tv_sec, rest.tv_nsec / unit_nanos.cast_signed()])
 }
 

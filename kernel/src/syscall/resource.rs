@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 
 use linux_raw_sys::general::{self as abi, rlimit64, rusage};
+use orrery_core::fs::fd_table::MAX_DESCRIPTORS;
 
 use super::{Args, Errno, SysResult};
 use crate::mm::space::Space;
@@ -13,9 +14,6 @@ use crate::process::usage::Usage;
 use crate::process::{Process, current, lookup, run_timer, tree};
 use crate::sched;
 use crate::time::{self, deadline};
-
-/// Most file descriptors that a limit may allow (Linux's `fs.nr_open`).
-const MAX_FILES: u64 = 1 << 20;
 
 /// prlimit64(2).
 pub fn prlimit64(args: &Args) -> SysResult {
@@ -56,7 +54,7 @@ fn check(kind: u32, new: rlimit64) -> Result<Limit, Errno> {
     if new.rlim_cur > new.rlim_max {
         return Err(Errno::EINVAL);
     }
-    if kind == abi::RLIMIT_NOFILE && new.rlim_max > MAX_FILES {
+    if kind == abi::RLIMIT_NOFILE && new.rlim_max > MAX_DESCRIPTORS.into() {
         return Err(Errno::EPERM);
     }
     Ok(Limit { soft: new.rlim_cur, hard: new.rlim_max })

@@ -29,9 +29,9 @@ struct Message {
 
 impl Message {
     fn read(at: u64) -> Result<Self, Errno> {
-        let [_, name_len, segments, segment_count, control, control_len, _] =
+        let [name, name_len, segments, segment_count, control, control_len, _] =
             user::read::<[u64; 7]>(at)?;
-        let name_len = name_len as u32;
+        let name_len = if name == 0 { 0 } else { name_len as u32 };
         if name_len.cast_signed() < 0 {
             return Err(Errno::EINVAL);
         }
@@ -244,8 +244,11 @@ pub fn getsockopt(args: &Args) -> SysResult {
         net::SO_DOMAIN => net::AF_UNIX,
         net::SO_RCVLOWAT => 1,
         net::SO_SNDBUF | net::SO_RCVBUF => crate::fs::pipe::CAPACITY_BYTES as u32,
-        net::SO_ERROR
-        | net::SO_PROTOCOL
+        net::SO_ERROR => {
+            let socket = file.file().socket().ok_or(Errno::ENOTSOCK)?;
+            if socket.take_reset() { Errno::ECONNRESET.number().into() } else { 0 }
+        }
+        net::SO_PROTOCOL
         | net::SO_ACCEPTCONN
         | net::SO_PASSCRED
         | net::SO_REUSEADDR

@@ -6,8 +6,10 @@ use linux_raw_sys::general as abi;
 use linux_raw_sys::prctl as abi_prctl;
 use linux_raw_sys::system::{new_utsname, sysinfo as SysInfo};
 
+use super::io::transfer_len;
 use super::{Args, Errno, SysResult};
 use crate::arch::user::WINDOW_END;
+use crate::fs::io::IoTo;
 use crate::fs::proc;
 use crate::mm::{frames, user};
 use crate::process::names::{self, NAME_BYTES, Name, Names, name};
@@ -74,29 +76,27 @@ pub fn sysinfo(args: &Args) -> SysResult {
 
 /// getrandom(2). The generator is always ready.
 pub fn getrandom(args: &Args) -> SysResult {
-    const CHUNK_BYTES: u64 = 256;
+    const CHUNK_BYTES: usize = 256;
     /// Most that one call gives, as on Linux.
     const MAX_BYTES: u64 = i32::MAX as u64 & !4095;
-    let (to, len) = (args[0], args[1].min(MAX_BYTES));
     let flags = args[2] as u32;
     let both = abi::GRND_RANDOM | abi::GRND_INSECURE;
     if flags & !(both | abi::GRND_NONBLOCK) != 0 || flags & both == both {
         return Err(Errno::EINVAL);
     }
-    let mut done = 0;
-    while done < len {
-        let mut chunk = [0; CHUNK_BYTES as usize];
-        let chunk = &mut chunk[..(len - done).min(CHUNK_BYTES) as usize];
+    let mut to = IoTo::program(args[0], transfer_len(args[0], args[1].min(MAX_BYTES))?);
+    while to.left() > 0 {
+        let mut chunk = [0; CHUNK_BYTES];
+        let chunk = &mut chunk[..to.left().min(CHUNK_BYTES)];
         random::fill(chunk);
-        if let Err(why) = user::write_bytes(to.wrapping_add(done), chunk) {
-            return if done == 0 { Err(why) } else { Ok(done) };
-        }
-        done += chunk.len() as u64;
-        if sched::current().is_interrupted() {
-            break;
+        match to.put(chunk) {
+            Err(why) if to.done() == 0 => return Err(why),
+            Err(_) => break,
+            Ok(_) if sched::current().is_interrupted() => break,
+            Ok(_) => {}
         }
     }
-    Ok(done)
+    Ok(to.done() as u64)
 }
 
 /// personality(2): Linux's, which is the only one, perhaps without random addresses.

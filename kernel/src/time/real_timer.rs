@@ -98,9 +98,9 @@ impl Slot {
         let mut state = timer.state.lock();
         let old = state.setting();
         timer.take_back(&mut state);
-        state.interval_ticks = to_ticks(new.interval_nanos);
-        state.deadline_ticks =
-            (new.value_nanos != 0).then(|| tsc::now().saturating_add(to_ticks(new.value_nanos)));
+        let is_set = new.value_nanos != 0;
+        state.interval_ticks = if is_set { to_ticks(new.interval_nanos) } else { 0 };
+        state.deadline_ticks = is_set.then(|| tsc::now().saturating_add(to_ticks(new.value_nanos)));
         if !state.is_out
             && let Some(deadline) = state.deadline_ticks
         {

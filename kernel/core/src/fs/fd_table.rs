@@ -15,7 +15,7 @@ use crate::errno::Errno;
 
 /// Descriptors per chunk.
 const CHUNK: usize = 64;
-/// Descriptors that a table can have.
+/// Descriptors that a table can have: what a limit may allow at most (Linux's `fs.nr_open`).
 pub const MAX_DESCRIPTORS: u32 = 4096;
 
 /// What happens to a descriptor at `execve`.

@@ -327,6 +327,18 @@ impl Pipe {
         &self,
         from: &mut IoFrom<'_>,
         transfer: &Transfer,
+        parcel: Parcel,
+    ) -> Result<(), Errno> {
+        let result = self.write_whole(from, transfer, parcel);
+        // One wake for many: it is passed on, by those who could not use it as well.
+        self.writable.wake_one();
+        result
+    }
+
+    fn write_whole(
+        &self,
+        from: &mut IoFrom<'_>,
+        transfer: &Transfer,
         mut parcel: Parcel,
     ) -> Result<(), Errno> {
         while from.left() > 0 {
@@ -358,8 +370,6 @@ impl Pipe {
                 .wait(INTERRUPTIBLE, || fits() || !self.is_open())
                 .map_err(|_| Errno::RESTART_SYS)?;
         }
-        // One wake for many: it is passed on.
-        self.writable.wake_one();
         Ok(())
     }
 }

@@ -82,6 +82,9 @@ enum Held {
 /// Marks a futex that the thread holds as one whose owner has died, and wakes somebody who waits for it.
 fn give_up(thread: &Thread, entry: &Entry, distance: u64, held: Held) -> Result<(), Errno> {
     let at = entry.address.wrapping_add(distance);
+    if !at.is_multiple_of(4) {
+        return Err(Errno::EINVAL);
+    }
     let mut word = user::load_u32(at)?;
     loop {
         let plain = entry.kind != PRIORITY_INHERITANCE;

@@ -113,6 +113,9 @@ fn seek() {
     write(fd, b"0123456789").unwrap();
     for (offset, whence) in [(3, 0), (2, 1), (-4, 2), (-2, 1), (0, 2), (5, 2), (100, 0)] {
         let place = value(sys!(SYS_lseek, fd, offset, whence));
+        let mut left = 0i32;
+        sys!(SYS_ioctl, fd, libc::FIONREAD, &mut left).unwrap();
+        say!("{left} from here on");
         say!("{offset} from {whence}: {place} {}", text(fd, 2));
     }
     say!("before the start: {}", value(sys!(SYS_lseek, fd, -1, 0)));

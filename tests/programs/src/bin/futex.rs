@@ -462,6 +462,23 @@ fn robust() {
         });
         say!("{status}");
     }
+    // What is no word's address ends the walk.
+    let status = ending(|| {
+        let tid = sys!(SYS_gettid).unwrap() as u32;
+        word_in(page.wrapping_add(72)).store(tid << 16, Ordering::SeqCst);
+        word_in(page.wrapping_add(76)).store(tid >> 16, Ordering::SeqCst);
+        // SAFETY: as above.
+        unsafe {
+            head.write(entry);
+            head.add(1).write(10);
+            head.add(2).write(0);
+            (entry as *mut u64).write(head as u64);
+        }
+        sys!(SYS_set_robust_list, head, 24).unwrap();
+        0
+    });
+    let seen = word_in(page.wrapping_add(76)).load(Ordering::SeqCst);
+    say!("not aligned: {status} {:#x}", seen >> 14);
     say!("size: {}", value(sys!(SYS_set_robust_list, head, 23)));
     say!("of nobody: {}", value(sys!(SYS_get_robust_list, 1 << 30, page, page)));
     memory::unmap(page, memory::PAGE);

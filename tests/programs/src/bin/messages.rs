@@ -20,6 +20,8 @@ fn main() {
         ("options", options),
         ("names", names),
         ("ends", ends),
+        ("peek-and-read", peek_and_read),
+        ("reset", reset),
     ]);
 }
 
@@ -271,6 +273,8 @@ fn refused() {
     let name = [libc::AF_UNIX as u16, 0];
     (addressed[0], addressed[1]) = (name.as_ptr() as u64, 4);
     say!("with a name: {}", value(sys!(SYS_sendmsg, left, &addressed, 0)));
+    (addressed[0], addressed[1]) = (0, u64::MAX);
+    say!("only its length: {}", value(sys!(SYS_sendmsg, left, &addressed, 0)));
     let plain = message(&vectors, &mut []);
     say!("a pipe: {}", value(sys!(SYS_sendmsg, output, &plain, 0)));
     say!("a pipe: {}", receive(input, 1, 0, 0).0);
@@ -367,4 +371,69 @@ fn ends() {
     say!("{} {}", send_with(right, b"x", Vec::new(), libc::MSG_NOSIGNAL), signal::taken_names());
     check!(signal::count() == 0, "a signal for nobody");
     close(right);
+}
+
+/// One waits to look at bytes, another to read them: both get to see what comes.
+fn peek_and_read() {
+    let (left, right) = sockets();
+    let wait_for = |flags: i32| {
+        let child = spawn(|| {
+            let mut byte = [0u8];
+            let result = sys!(SYS_recvfrom, right, &mut byte, 1, flags, 0, 0);
+            i32::from(result != Ok(1) || byte != *b"x")
+        });
+        pause_ms(10);
+        child
+    };
+    let children = [libc::MSG_PEEK, 0, libc::MSG_PEEK].map(wait_for);
+    // One is taken by the reader.
+    write(left, b"xx").unwrap();
+    say!("{}", children.map(|child| wait(child).to_string()).join(", "));
+    close(left);
+    close(right);
+}
+
+fn poll_events(fd: i32) -> i16 {
+    let mut request = libc::pollfd { fd, events: libc::POLLIN | libc::POLLOUT, revents: 0 };
+    sys!(SYS_poll, &mut request, 1, 0).unwrap();
+    request.revents
+}
+
+/// An end is closed before everything was read: the other end is told, once.
+fn reset() {
+    signal::recorded(libc::SIGPIPE, 0);
+    let (left, right) = sockets();
+    write(left, b"not read").unwrap();
+    write(right, b"read").unwrap();
+    close(right);
+    say!("{:#x} {}", poll_events(left), receive(left, 10, 0, 0).0);
+    say!("{} {}", send(left, b"x", &[]), signal::taken_names());
+    say!("{} {:#x}", receive(left, 10, 0, 0).0, poll_events(left));
+    say!("{}", receive(left, 10, 0, 0).0);
+    close(left);
+
+    let (left, right) = sockets();
+    send(left, b"not read", &[]);
+    close(right);
+    let error = || option(left, libc::SOL_SOCKET, libc::SO_ERROR, 4);
+    say!("{} {} {}", error() != "0 of 4", error(), receive(left, 10, 0, 0).0);
+    close(left);
+
+    // Whoever waits for room meanwhile gets the error, and no signal.
+    let (left, right) = sockets();
+    sys!(SYS_fcntl, left, libc::F_SETFL, libc::O_NONBLOCK).unwrap();
+    while write(left, &[b'.'; 1_000]).is_ok() {}
+    while write(left, b".").is_ok() {}
+    sys!(SYS_fcntl, left, libc::F_SETFL, 0).unwrap();
+    let child = spawn(|| {
+        close(right);
+        say!("{} {}", value(write(left, b"x")), signal::taken_names());
+        say!("{} {}", value(write(left, b"x")), signal::taken_names());
+        0
+    });
+    pause_ms(20);
+    close(right);
+    say!("{}", wait(child));
+    close(left);
+    signal::dispose(libc::SIGPIPE, libc::SIG_DFL);
 }

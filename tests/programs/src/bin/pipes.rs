@@ -1,6 +1,6 @@
 //! Pipes: pipelines of processes, atomic writes, ends that close, and not waiting.
 
-use programs::process::{close, ending, pipe, read, spawn, wait, write};
+use programs::process::{Baton, close, ending, pause_ms, pipe, read, spawn, wait, write};
 use programs::sys::{Errno, value};
 use programs::{check, say, signal, sys};
 
@@ -31,6 +31,8 @@ fn main() {
         ("packets", packets),
         ("mixed", mixed),
         ("packets-wait", packets_wait),
+        ("bad-writer", bad_writer),
+        ("rendezvous", rendezvous),
     ]);
 }
 
@@ -205,7 +207,7 @@ fn broken() {
     });
     close(output);
     check!(read(input, 1).is_ok(), "read");
-    programs::process::pause_ms(20);
+    pause_ms(20);
     close(input);
     let status = wait(child);
     check!(status.exited_with(0), "{status}");
@@ -257,7 +259,7 @@ fn full() {
         say!("written {}", value(write(output, &[2; 10])));
         0
     });
-    programs::process::pause_ms(20);
+    pause_ms(20);
     let taken = read(input, PIPE_BUF).unwrap().len();
     say!("{}", wait(child));
     say!("a little room: {taken}");
@@ -304,6 +306,7 @@ fn errors() {
     say!("seek: {}", value(sys!(SYS_lseek, input, 0, libc::SEEK_CUR)));
     say!("pread: {}", value(sys!(SYS_pread64, input, &mut byte, 1, 0)));
     say!("bad buffer: {}", value(sys!(SYS_write, output, 16u64, 4)));
+    say!("negative length: {}", value(sys!(SYS_write, output, &byte, -1)));
     check!(write(output, b"abc") == Ok(3), "write");
     say!("read to nowhere: {}", value(sys!(SYS_read, input, 16u64, 4)));
     say!("still there: {}", text(read(input, 9)));
@@ -391,7 +394,7 @@ fn poll() {
     say!("a page free: {}", events(output, both, 0));
     let child = spawn(|| {
         close(output);
-        programs::process::pause_ms(10);
+        pause_ms(10);
         while !read(input, 100_000).unwrap().is_empty() {}
         0
     });
@@ -415,7 +418,7 @@ fn interrupted() {
         let child = spawn(|| {
             // Until the parent sleeps in its read the signal may come too early; it comes again then.
             for _ in 0..10 {
-                programs::process::pause_ms(10);
+                pause_ms(10);
                 signal::kill(parent, libc::SIGUSR1).unwrap();
             }
             check!(write(output, b"data") == Ok(4), "write");
@@ -605,4 +608,42 @@ fn packets_wait() {
     }
     say!("{good} {} {}", read(input, 1).unwrap().len(), wait(child));
     close(input);
+}
+
+/// Two writers wait for room in a pipe of one page. Whoever is woken first cannot use the room; the other does.
+fn bad_writer() {
+    let (input, output) = pipe(0);
+    set_size(output, 4_096);
+    write(output, &[b'.'; 4_096]).unwrap();
+    let bad = spawn(|| {
+        say!("bad: {}", value(sys!(SYS_write, output, 16u64, 4)));
+        0
+    });
+    pause_ms(20);
+    let good = spawn(|| i32::from(write(output, b"good") != Ok(4)));
+    pause_ms(20);
+    say!("{}", read(input, 4_096).unwrap().len());
+    say!("{} {} {}", wait(bad), text(read(input, 10)), wait(good));
+    close(input);
+    close(output);
+}
+
+/// Two processes open a named pipe at the same time, each one end, and close it at once: each has met the other.
+fn rendezvous() {
+    sys!(SYS_mknod, c"fifo".as_ptr(), libc::S_IFIFO | 0o600, 0).unwrap();
+    let meet = |flags: i32, mine: &Baton, other: &Baton| {
+        for _ in 0..500 {
+            other.pass();
+            mine.await_pass();
+            close(sys!(SYS_open, c"fifo".as_ptr(), flags).unwrap() as i32);
+        }
+    };
+    let (reader, writer) = (Baton::new(), Baton::new());
+    let child = spawn(|| {
+        meet(libc::O_WRONLY, &writer, &reader);
+        0
+    });
+    meet(libc::O_RDONLY, &reader, &writer);
+    say!("{}", wait(child));
+    std::fs::remove_file("fifo").unwrap();
 }

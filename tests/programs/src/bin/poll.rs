@@ -66,6 +66,18 @@ fn poll() {
     say!("{}", poll_for(&mut all, -1));
     write(first.1, b"x").unwrap();
     say!("{}", poll_for(&mut all, -1));
+    let every = |fd: i32| {
+        let mut request = request(fd, i16::MAX);
+        sys!(SYS_poll, &mut request, 1, 0).unwrap();
+        format!("{:#x}", request.revents)
+    };
+    let (left, right) = sockets(libc::SOCK_STREAM);
+    let counter = sys!(SYS_eventfd2, 1, 0).unwrap() as i32;
+    let all = [first.0, first.1, second.0, second.1, left, counter].map(every);
+    say!("every event: {}", all.join(" "));
+    for fd in [left, right, counter] {
+        close(fd);
+    }
     say!("nothing wanted: {}", poll_for(&mut [request(first.0, 0)], 0));
     say!("time: {}", poll_for(&mut [request(second.0, libc::POLLIN)], 5));
     let child = spawn(|| {
@@ -93,6 +105,7 @@ fn poll_errors() {
     say!("none, for a while: {}", poll_for(&mut none, 2));
     say!("nowhere: {}", value(sys!(SYS_poll, 16u64, 1, 0)));
     say!("too many: {}", value(sys!(SYS_poll, 16u64, 1 << 30, 0)));
+    say!("none in 32 bits: {}", value(sys!(SYS_poll, 16u64, 1u64 << 32, 0)));
 }
 
 /// The mask is in effect only while it waits.
@@ -177,8 +190,9 @@ fn select_errors() {
     say!("not open: {}", value(sys!(SYS_select, 51, &mut reads, 0, 0, &none)));
     say!("negative: {}", value(sys!(SYS_select, -1, &mut reads, 0, 0, 0)));
     say!("nowhere: {}", value(sys!(SYS_select, 1, 16u64, 0, 0, 0)));
-    let bad = [-1i64, 0];
-    say!("bad time: {}", value(sys!(SYS_select, 0, 0, 0, 0, &bad)));
+    for bad in [[-1i64, 0], [0, -1], [1, -1], [-1, 1_000_000]] {
+        say!("time {bad:?}: {}", value(sys!(SYS_select, 0, 0, 0, 0, &bad)));
+    }
     say!("none: {}", value(sys!(SYS_select, 0, 0, 0, 0, &none)));
 }
 

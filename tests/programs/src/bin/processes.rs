@@ -390,6 +390,17 @@ fn pidfd_nonblocking() {
         0
     });
     say!("{status}");
+    // As many as a limit may allow at most, there are.
+    let status = ending(|| {
+        let mut limit = [0u64; 2];
+        sys!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, 0, &mut limit).unwrap();
+        limit[0] = limit[1];
+        sys!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &limit, 0).unwrap();
+        let last = sys!(SYS_dup2, 1, limit[1] - 1);
+        say!("the last: {} {}", last == Ok(limit[1] - 1), value(sys!(SYS_dup2, 1, limit[1])));
+        0
+    });
+    say!("{status}");
 }
 
 /// A descriptor of another process's file.

@@ -386,6 +386,10 @@ fn random() {
     say!("nothing: {}", value(sys!(SYS_getrandom, 0, 0, 0)));
     say!("flags: {}", value(sys!(SYS_getrandom, large.as_mut_ptr(), 1, 0x80)));
     say!("nowhere: {}", value(sys!(SYS_getrandom, 16u64, 8, 0)));
+    let pages = memory::shared_pages(2);
+    memory::unmap(pages.wrapping_add(PAGE), PAGE);
+    say!("as far as can be: {}", value(sys!(SYS_getrandom, pages.wrapping_add(PAGE - 96), 200, 0)));
+    memory::unmap(pages, PAGE);
     // Two processes do not get the same.
     let shared = memory::shared_pages(1);
     let child = spawn(|| {

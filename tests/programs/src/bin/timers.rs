@@ -287,6 +287,10 @@ fn interval() {
     wait_until(|| signal::count() == 1);
     pause_ms(10);
     say!("{} time", signal::take().len());
+    // An interval without a value is none.
+    sys!(SYS_setitimer, libc::ITIMER_REAL, &[5i64, 0, 0, 0], 0).unwrap();
+    sys!(SYS_getitimer, libc::ITIMER_REAL, &mut current).unwrap();
+    say!("not set {current:?}");
     let bad: Interval = [0, 0, 0, 1_000_000];
     say!("microseconds: {}", value(sys!(SYS_setitimer, libc::ITIMER_REAL, &bad, 0)));
     say!("negative: {}", value(sys!(SYS_setitimer, libc::ITIMER_REAL, &[0i64, 0, -1, 0], 0)));
