@@ -20,7 +20,7 @@ use crate::turnstile::Pass;
 /// How often a long run says that it is still there.
 const PROGRESS: Duration = Duration::from_secs(15);
 /// Host time after which a run is stopped. A limit for guests that hang, not a measurement.
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Which build of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -133,11 +133,10 @@ impl Space {
         let end = start + len;
         inner.check_room(start, end)?;
         let MapRequest { protection, flags, .. } = *request;
-        let backing = request.backing.clone();
-        let area = Area { start, end, protection, flags, backing };
-        inner.check_data(&area)?;
+        inner.check_data(start, end, || is_data(protection, flags, &request.backing))?;
         let leftovers = self.clear(&mut inner, start, end)?;
-        let inserted = inner.areas.insert(area);
+        let backing = request.backing.clone();
+        let inserted = inner.areas.insert(Area { start, end, protection, flags, backing });
         drop(inner);
         leftovers.release();
         inserted.map_err(no_memory)?;
@@ -284,7 +283,8 @@ impl Space {
                 backing: Backing::Anonymous,
             };
             inner.recent = Recent::default();
-            if inner.check_data(&area).is_err() || inner.areas.insert(area).is_err() {
+            let fits = inner.check_data(area.start, area.end, || true).is_ok();
+            if !fits || inner.areas.insert(area).is_err() {
                 return break_end;
             }
         }
@@ -342,7 +342,7 @@ impl Space {
             if is_last && inner.areas.is_free(end, grown) {
                 inner.check_room(end, grown)?;
                 let more = area.shifted(end, grown);
-                inner.check_data(&more)?;
+                inner.check_data(more.start, more.end, || is_area_of_data(&area))?;
                 inner.recent = Recent::default();
                 inner.areas.insert(more).map_err(no_memory)?;
                 return Ok(start);
@@ -372,7 +372,7 @@ impl Space {
         }
         let kept = old_len.min(new_len);
         inner.check_room(to, to + new_len - kept)?;
-        inner.check_data(&Area { start: to, end: to + new_len - kept, ..area.clone() })?;
+        inner.check_data(to, to + new_len - kept, || is_area_of_data(area))?;
         let cut_off = self.clear(&mut inner, start + kept, start + old_len)?;
         let moved = self.clear(&mut inner, to, to + new_len).map(|replaced| {
             let mut update = Update::<Self, BATCH>::new(self, self.root);
@@ -456,33 +456,57 @@ impl Inner {
         if total > self.limits.total_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
-    /// Whether there may be this area, in place of what is there, by the limit of data: what a program may write and
-    /// shares with nobody, but its stack. As on Linux, a limit of 0 is one of the heap only.
-    fn check_data(&self, area: &Area<Backing>) -> Result<(), Errno> {
-        let limit = self.limits.data_bytes;
-        if limit == u64::MAX || limit == 0 || !is_data(area) {
-            return Ok(());
+    /// The limit of data, if there is one. As on Linux, one of 0 is of the heap only.
+    #[inline(always)]
+    fn data_limit(&self) -> Option<u64> {
+        Some(self.limits.data_bytes).filter(|&limit| limit != u64::MAX && limit != 0)
+    }
+
+    /// Bytes of data in `start..end`.
+    fn data_bytes(&self, start: u64, end: u64) -> u64 {
+        let data = self.areas.within(start, end).filter(|&area| is_area_of_data(area));
+        data.map(|area| area.end.min(end) - area.start.max(start)).sum()
+    }
+
+    /// Whether there may be an area, which `is_data` or not, in place of what is in `start..end`, by the limit of data.
+    #[inline(always)]
+    fn check_data(
+        &self,
+        start: u64,
+        end: u64,
+        is_data: impl FnOnce() -> bool,
+    ) -> Result<(), Errno> {
+        match self.data_limit() {
+            Some(limit) if is_data() => self.check_data_against(limit, start, end),
+            _ => Ok(()),
         }
-        let bytes = |start, end| {
-            let data = self.areas.within(start, end).filter(|it| is_data(it));
-            data.map(|it| it.end.min(end) - it.start.max(start)).sum::<u64>()
-        };
-        let others = bytes(0, WINDOW_END) - bytes(area.start, area.end);
-        if others + area.len_bytes() > limit { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn check_data_against(&self, limit: u64, start: u64, end: u64) -> Result<(), Errno> {
+        let others = self.data_bytes(0, WINDOW_END) - self.data_bytes(start, end);
+        if others + (end - start) > limit { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
     /// Up to where the areas from `start` to `end` may get this protection, and why no further.
     fn can_protect(&self, start: u64, end: u64, wanted: Protection) -> (u64, Result<(), Errno>) {
+        // Counted once: there may be many areas.
+        let mut room =
+            self.data_limit().map(|limit| limit.saturating_sub(self.data_bytes(0, WINDOW_END)));
         let mut at = start;
         while at < end {
             let Some(area) = self.areas.find(at) else { return (at, Err(Errno::ENOMEM)) };
             if wanted.writable() && area.flags.contains(AreaFlags::READ_ONLY) {
                 return (at, Err(Errno::EACCES));
             }
-            let part =
-                Area { start: at, end: area.end.min(end), protection: wanted, ..area.clone() };
-            if let Err(why) = self.check_data(&part) {
-                return (at, Err(why));
+            let becomes_data = !is_area_of_data(area) && is_data(wanted, area.flags, &area.backing);
+            if let Some(room) = &mut room
+                && becomes_data
+            {
+                let Some(left) = room.checked_sub(area.end.min(end) - at) else {
+                    return (at, Err(Errno::ENOMEM));
+                };
+                *room = left;
             }
             at = area.end;
         }
@@ -505,10 +529,15 @@ impl Inner {
     }
 }
 
-fn is_data(area: &Area<Backing>) -> bool {
-    area.protection.writable()
-        && !area.flags.contains(AreaFlags::STACK)
-        && !matches!(area.backing, Backing::Shared(..))
+/// Whether it counts against the limit of data: what a program may write and shares with nobody, but its stack.
+fn is_data(protection: Protection, flags: AreaFlags, backing: &Backing) -> bool {
+    protection.writable()
+        && !flags.contains(AreaFlags::STACK)
+        && !matches!(backing, Backing::Shared(..))
+}
+
+fn is_area_of_data(area: &Area<Backing>) -> bool {
+    is_data(area.protection, area.flags, &area.backing)
 }
 
 fn overlap_bytes(areas: &Areas<Backing>, start: u64, end: u64) -> u64 {
