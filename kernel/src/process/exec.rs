@@ -159,10 +159,10 @@ fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
     Ok(None)
 }
 
-/// Goes on with a program that another thread has handed over, if there is one. By the leader.
+/// Goes on with a program that another thread has handed over, if there is one and the running thread is the leader.
 pub(super) fn adopt_handover() {
     let thread = current();
-    let Some(handover) = take_handover(&thread.process) else { return };
+    let Some(handover) = take_handover(thread) else { return };
     let Handover { image, files, fs, signals, scheduling } = handover;
     exit::wait_until_alone(&thread.process);
     *thread.files.lock() = Some(files);
@@ -173,7 +173,12 @@ pub(super) fn adopt_handover() {
 }
 
 /// Out of its box, which would stay behind: who adopts the program never returns.
-fn take_handover(process: &Process) -> Option<Handover> {
+fn take_handover(thread: &Thread) -> Option<Handover> {
+    let process = &thread.process;
+    // Any other thread is doomed, but may not have known when it last looked.
+    if process.handover.lock().is_none() || !exit::is_leader(thread, sched::current()) {
+        return None;
+    }
     let handover = process.handover.lock().take()?;
     let is_running = process.family.get(&tree::lock()).state == State::Running;
     is_running.then_some(*handover)

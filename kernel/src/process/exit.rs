@@ -95,7 +95,8 @@ fn leave_shared_state(thread: &Thread) {
     drop((files, fs));
 }
 
-fn is_leader(thread: &Thread, task: &Task) -> bool {
+/// Whether a thread, whose task this is, is the first of its process.
+pub(super) fn is_leader(thread: &Thread, task: &Task) -> bool {
     let tree = tree::lock();
     let family = thread.process.family.get(&tree);
     family.leader.as_ref().is_some_and(|leader| core::ptr::eq(&**leader.task(), task))

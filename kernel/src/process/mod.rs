@@ -85,7 +85,6 @@ fn heed_interruptions(frame: &mut Frame) {
         if thread.is_doomed() {
             exit::exit_thread();
         }
-        // Only the leader comes here while there is one: the others are doomed.
         exec::adopt_handover();
         run_timer::look(thread);
         signal::deliver(thread, frame);

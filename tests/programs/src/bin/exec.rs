@@ -5,7 +5,7 @@
 use std::ffi::{CStr, CString};
 use std::process::{Command, Stdio};
 
-use programs::process::{close, ending, exit_now, pipe, read, spawn, wait, write};
+use programs::process::{close, ending, exit_now, pipe, read, spawn, try_wait, wait, write};
 use programs::sys::value;
 use programs::{check, memory, say, signal, sys};
 
@@ -29,6 +29,7 @@ fn main() {
         ("from-thread", from_thread),
         ("from-thread-with-its-own", from_thread_with_its_own),
         ("from-thread-amid-signals", from_thread_amid_signals),
+        ("from-thread-of-stopped", from_thread_of_stopped),
         ("chain", chain),
         ("memory", memory_is_gone),
         ("command", command),
@@ -475,6 +476,49 @@ fn from_thread_amid_signals() {
             unsafe { core::arch::asm!("ud2") };
         }
     });
+}
+
+/// Threads that are stopping, or have stopped, when another one executes are gone as well; the new program stops.
+fn from_thread_of_stopped() {
+    for round in 0..40 {
+        let child = spawn(|| {
+            let me = programs::process::id();
+            // Of a process whose first thread has gone /proc does not tell.
+            let path = std::env::current_exe().unwrap().into_os_string().into_encoded_bytes();
+            let path = CString::new(path).unwrap();
+            for _ in 0..3 {
+                std::thread::spawn(|| {
+                    loop {
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            std::thread::spawn(move || {
+                if round % 2 == 0 {
+                    signal::kill(me, libc::SIGSTOP).unwrap();
+                }
+                let args = [c"x".as_ptr(), c"@exit".as_ptr(), c"19".as_ptr(), std::ptr::null()];
+                sys!(SYS_execve, path.as_ptr(), args.as_ptr(), args[3..].as_ptr())
+            });
+            if round % 4 < 2 {
+                loop {
+                    let _ = sys!(SYS_pause);
+                }
+            }
+            let _ = sys!(SYS_exit, 0);
+            98
+        });
+        if round % 2 != 0 {
+            programs::process::pause_ms(round / 10);
+            signal::kill(child, libc::SIGSTOP).unwrap();
+        }
+        let mut status = try_wait(child, libc::WUNTRACED).unwrap().1;
+        if libc::WIFSTOPPED(status.0) {
+            signal::kill(child, libc::SIGCONT).unwrap();
+            status = wait(child);
+        }
+        check!(status.exited_with(19), "round {round}: {status}");
+    }
 }
 
 extern "C" fn nothing(_: i32, _: &libc::siginfo_t, _: &mut libc::ucontext_t) {}
