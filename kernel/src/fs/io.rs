@@ -75,6 +75,27 @@ impl<'a> Cursor<'a> {
         if done < len_bytes { Err(Errno::EFAULT) } else { Ok(done) }
     }
 
+    /// As [`Self::transfer`], but moves all of them or, as far as anybody is told, none.
+    #[inline(always)]
+    fn transfer_whole(
+        &mut self,
+        len_bytes: usize,
+        mut step: impl FnMut(Owner, u64, usize, usize) -> usize,
+    ) -> Result<usize, Errno> {
+        let len_bytes = len_bytes.min(self.left_bytes);
+        if len_bytes > self.now.len_bytes {
+            let (now, next, left_bytes) = (self.now, self.next, self.left_bytes);
+            return self.transfer_many(len_bytes, step).inspect_err(|_| {
+                (self.now, self.next, self.left_bytes) = (now, next, left_bytes);
+            });
+        }
+        if step(self.owner, self.now.address, 0, len_bytes) < len_bytes {
+            return Err(Errno::EFAULT);
+        }
+        self.advance(len_bytes);
+        Ok(len_bytes)
+    }
+
     #[inline]
     fn done(&self) -> usize {
         self.total_bytes - self.left_bytes
@@ -157,17 +178,34 @@ impl<'a> IoTo<'a> {
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         self.cursor.transfer(bytes.len(), |owner, to, offset, len| {
-            // Inside, by the contract of `transfer`; where that is broken nothing is moved.
-            let Some(bytes) = bytes.get(offset..offset + len) else { return 0 };
-            match owner {
-                Owner::Program => uaccess::copy_out_partly(to, bytes),
-                Owner::Kernel => {
-                    // SAFETY: inside the slice that `kernel` borrowed exclusively.
-                    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, len) };
-                    len
-                }
-            }
+            Self::put_run(bytes, owner, to, offset, len)
         })
+    }
+
+    /// [`Self::put`] of what is still there for others, should it fail: then nothing counts as put.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    #[inline]
+    pub fn put_whole(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        self.cursor.transfer_whole(bytes.len(), |owner, to, offset, len| {
+            Self::put_run(bytes, owner, to, offset, len)
+        })
+    }
+
+    /// Moves a run of these bytes, as `transfer` wants it.
+    #[inline(always)]
+    fn put_run(bytes: &[u8], owner: Owner, to: u64, offset: usize, len: usize) -> usize {
+        // Inside, by the contract of `transfer`; where that is broken nothing is moved.
+        let Some(bytes) = bytes.get(offset..offset + len) else { return 0 };
+        match owner {
+            Owner::Program => uaccess::copy_out_partly(to, bytes),
+            Owner::Kernel => {
+                // SAFETY: inside the slice that `kernel` borrowed exclusively.
+                unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, len) };
+                len
+            }
+        }
     }
 
     /// Puts up to so many zero bytes; returns how many.
@@ -227,18 +265,35 @@ impl<'a> IoFrom<'a> {
     #[inline]
     pub fn take(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
         self.cursor.transfer(bytes.len(), |owner, from, offset, len| {
-            let Some(bytes) = bytes.get_mut(offset..offset + len) else { return 0 };
-            match owner {
-                Owner::Program => uaccess::copy_in_partly(bytes, from),
-                Owner::Kernel => {
-                    // SAFETY: inside the slice that `kernel` borrowed.
-                    unsafe {
-                        core::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), len);
-                    };
-                    len
-                }
-            }
+            Self::take_run(bytes, owner, from, offset, len)
         })
+    }
+
+    /// [`Self::take`], after whose failure nothing counts as taken.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    #[inline]
+    pub fn take_whole(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
+        self.cursor.transfer_whole(bytes.len(), |owner, from, offset, len| {
+            Self::take_run(bytes, owner, from, offset, len)
+        })
+    }
+
+    /// Moves a run to these bytes, as `transfer` wants it.
+    #[inline(always)]
+    fn take_run(bytes: &mut [u8], owner: Owner, from: u64, offset: usize, len: usize) -> usize {
+        let Some(bytes) = bytes.get_mut(offset..offset + len) else { return 0 };
+        match owner {
+            Owner::Program => uaccess::copy_in_partly(bytes, from),
+            Owner::Kernel => {
+                // SAFETY: inside the slice that `kernel` borrowed.
+                unsafe {
+                    core::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), len);
+                };
+                len
+            }
+        }
     }
 
     /// Does not count what was taken: the write as a whole has failed.

@@ -8,6 +8,9 @@
 //! from a pipe with less than `PIPE_BUF` of room wakes one writer, and a writer that leaves room wakes the next.
 //! Nobody waits for room while `PIPE_BUF` of it is there. Pollers share each of these wakes.
 //!
+//! What cannot be copied to or from a program, as far as it lies in one page of the pipe, is not read or written at
+//! all: bytes that were not delivered are there for the next reader.
+//!
 //! What ordinary pipes do not need, other sizes, packets and files that travel along, is [`queue`]'s.
 
 pub mod queue;
@@ -96,10 +99,10 @@ impl Buffer {
             Some(page) => page,
             None => self.add_page(room.page)?,
         };
-        let before = from.done();
-        let result = from.take(&mut page.0.bytes_mut()[room.offset..room.offset + room.len]);
-        self.ring.filled(from.done() - before);
-        result.map(|_| ())
+        let bytes = &mut page.0.bytes_mut()[room.offset..room.offset + room.len];
+        let len = from.take_whole(bytes)?;
+        self.ring.filled(len);
+        Ok(())
     }
 
     #[cold]
@@ -141,10 +144,8 @@ impl Buffer {
     ) -> Result<(), Errno> {
         let data = ring.data();
         let page = pages[data.page].as_ref().expect("a page with bytes is there");
-        let before = to.done();
-        let result = to.put(&page.0.bytes()[data.offset..data.offset + data.len]);
-        ring.drained(to.done() - before);
-        result.map(|_| ())
+        ring.drained(to.put_whole(&page.0.bytes()[data.offset..data.offset + data.len])?);
+        Ok(())
     }
 
     /// Moves out of the pipe, as far as there is something.

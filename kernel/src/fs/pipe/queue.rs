@@ -92,32 +92,25 @@ impl Queue {
     /// Takes as much as there is room for. What `parcel` has besides bytes goes with the first.
     fn fill(&mut self, from: &mut IoFrom<'_>, parcel: &mut Parcel) -> Result<(), Errno> {
         while from.left() > 0 && self.has_room(from.left(), parcel) {
-            let before = from.done();
             if matches!(parcel, Parcel::Bytes)
                 && let room @ 1.. = self.tail_room(from.left())
                 && let Some(slot) = self.slots.back_mut()
             {
                 let end = slot.offset + slot.len;
-                let result = from.take(&mut slot.page.0.bytes_mut()[end..end + room]);
-                slot.len += from.done() - before;
-                result?;
+                slot.len += from.take_whole(&mut slot.page.0.bytes_mut()[end..end + room])?;
                 continue;
             }
             let page = PipePage::new()?;
-            let result = from.take(page.0.bytes_mut());
-            let len = from.done() - before;
-            if len > 0 {
-                let unit = match core::mem::replace(parcel, Parcel::Bytes) {
-                    Parcel::Bytes => Unit::Bytes,
-                    Parcel::Packets => {
-                        *parcel = Parcel::Packets;
-                        Unit::Packet
-                    }
-                    Parcel::WithRights(rights) => Unit::WithRights(rights),
-                };
-                self.slots.push_back(Slot { page, offset: 0, len, unit });
-            }
-            result?;
+            let len = from.take_whole(page.0.bytes_mut())?;
+            let unit = match core::mem::replace(parcel, Parcel::Bytes) {
+                Parcel::Bytes => Unit::Bytes,
+                Parcel::Packets => {
+                    *parcel = Parcel::Packets;
+                    Unit::Packet
+                }
+                Parcel::WithRights(rights) => Unit::WithRights(rights),
+            };
+            self.slots.push_back(Slot { page, offset: 0, len, unit });
         }
         Ok(())
     }
@@ -128,14 +121,13 @@ impl Queue {
         while to.left() > 0
             && let Some(slot) = self.slots.front_mut()
         {
-            let before = to.done();
-            let result = to.put(&slot.page.0.bytes()[slot.offset..slot.offset + slot.len]);
-            let moved = to.done() - before;
+            let bytes = &slot.page.0.bytes()[slot.offset..slot.offset + slot.len];
+            let moved = match to.put_whole(bytes) {
+                Ok(moved) => moved,
+                Err(why) => return (rights, Err(why)),
+            };
             slot.offset += moved;
             slot.len -= moved;
-            if let Err(why) = result {
-                return (rights, Err(why));
-            }
             let ends = match core::mem::replace(&mut slot.unit, Unit::Bytes) {
                 Unit::Bytes => false,
                 Unit::Packet => {
@@ -160,7 +152,7 @@ impl Queue {
     /// [`Self::drain`] without taking anything away.
     fn peek(&self, to: &mut IoTo<'_>) -> (Option<Rights>, Result<(), Errno>) {
         for slot in &self.slots {
-            let result = to.put(&slot.page.0.bytes()[slot.offset..slot.offset + slot.len]);
+            let result = to.put_whole(&slot.page.0.bytes()[slot.offset..slot.offset + slot.len]);
             if result.is_err() || to.left() == 0 || !matches!(slot.unit, Unit::Bytes) {
                 let rights = match &slot.unit {
                     Unit::WithRights(rights) => Some(rights.clone()),

@@ -2,7 +2,7 @@
 
 use programs::process::{Baton, close, ending, pause_ms, pipe, read, spawn, wait, write};
 use programs::sys::{Errno, value};
-use programs::{check, say, signal, sys};
+use programs::{check, memory, say, signal, sys};
 
 const PIPE_BUF: usize = 4096;
 /// Bytes a pipe holds.
@@ -32,6 +32,7 @@ fn main() {
         ("mixed", mixed),
         ("packets-wait", packets_wait),
         ("bad-writer", bad_writer),
+        ("half-mapped", half_mapped),
         ("rendezvous", rendezvous),
     ]);
 }
@@ -608,6 +609,39 @@ fn packets_wait() {
     }
     say!("{good} {} {}", read(input, 1).unwrap().len(), wait(child));
     close(input);
+}
+
+/// Memory of which a part is there: what lies in one page of the pipe is copied as a whole, or not at all.
+fn half_mapped() {
+    let pages = memory::pages(2);
+    memory::unmap(memory::page(pages, 1), memory::PAGE);
+    // Three bytes are there.
+    let edge = pages as u64 + memory::PAGE as u64 - 3;
+    let mut sockets = [0i32; 2];
+    sys!(SYS_socketpair, libc::AF_UNIX, libc::SOCK_STREAM, 0, &mut sockets).unwrap();
+    let packets = pipe(libc::O_DIRECT);
+    let ends = [("pipe", pipe(0)), ("packets", packets), ("sockets", (sockets[0], sockets[1]))];
+    for (name, (input, output)) in ends {
+        let left = || {
+            let mut bytes = 0i32;
+            sys!(SYS_ioctl, input, libc::FIONREAD, &mut bytes).unwrap();
+            bytes
+        };
+        let written = value(sys!(SYS_write, output, edge, 10));
+        say!("{name}: written {written}, there {}", left());
+        let vector = [[pages as u64, 5], [edge, 10]];
+        let written = value(sys!(SYS_writev, output, &vector, 2));
+        say!("{name}: of two pieces {written}, there {}", left());
+        write(output, b"0123456789").unwrap();
+        let read_at_edge = value(sys!(SYS_read, input, edge, 10));
+        say!("{name}: read {read_at_edge}, there {}", left());
+        let pieces = value(sys!(SYS_readv, input, &vector, 2));
+        say!("{name}: in two pieces {pieces}, there {}", left());
+        say!("{name}: {}", text(read(input, 20)));
+        close(input);
+        close(output);
+    }
+    memory::unmap(pages, memory::PAGE);
 }
 
 /// Two writers wait for room in a pipe of one page. Whoever is woken first cannot use the room; the other does.
