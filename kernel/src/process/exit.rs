@@ -13,7 +13,7 @@ use super::wait::{self, Reaped, Status};
 use super::{current, exec, futex, signal};
 use crate::println;
 use crate::sched::{self, Task};
-use crate::task;
+use crate::task::{self, registry};
 use crate::trace::events;
 
 /// Ends all threads of the running thread's process, the running one with them.
@@ -64,6 +64,9 @@ pub fn exit_thread() -> ! {
         wait_until_alone(&thread.process);
         // Another thread may have called `execve`: this one goes on with it.
         exec::adopt_handover();
+        if thread.tid() == 1 {
+            end_namespace(&thread.process, task);
+        }
         // The file may be written again before anybody hears of the end.
         let program = thread.process.program.lock().take();
         drop(program);
@@ -105,6 +108,42 @@ pub(super) fn is_leader(thread: &Thread, task: &Task) -> bool {
 /// Waits until the running thread is the only one of its process.
 pub(super) fn wait_until_alone(process: &Process) {
     process.threads_changed.wait_until(|| process.family.get(&tree::lock()).threads.len() <= 1);
+}
+
+/// The running thread, the last of the first process of a PID namespace, ends all other processes there, and waits until
+/// they have gone: nobody hears of its own end before (pid_namespaces(7)).
+#[cold]
+fn end_namespace(process: &Arc<Process>, task: &Task) {
+    registry::end_namespace(&process.namespace, task);
+    for (_, other) in process.namespace.tasks_from(0) {
+        if let Some(thread) = thread::thread_of(&other)
+            && !Arc::ptr_eq(&thread.process, process)
+        {
+            begin_group_exit(&thread.process, Status::signalled(abi::SIGKILL));
+        }
+    }
+    let next_zombie = |tree: &Tree, from: u32| {
+        let mut children = process.family.get(tree).children.range(from..);
+        let zombie = children.find(|(_, child)| child.is_zombie(tree));
+        zombie.map(|(&pid, child)| (pid, child.clone()))
+    };
+    loop {
+        // Orphans become its children, so that all of them are at last.
+        let mut found = None;
+        process.children_changed.wait_until(|| {
+            let tree = tree::lock();
+            found = next_zombie(&tree, 0);
+            found.is_some() || process.family.get(&tree).children.is_empty()
+        });
+        if found.is_none() {
+            return;
+        }
+        while let Some((pid, zombie)) = found {
+            let reaped = wait::take(&zombie, &mut tree::lock());
+            reaped.bury();
+            found = next_zombie(&tree::lock(), pid + 1);
+        }
+    }
 }
 
 /// What is still to do when a process has become a zombie.
@@ -185,7 +224,13 @@ fn heir(process: &Arc<Process>, tree: &Tree) -> Option<Arc<Process>> {
     loop {
         let family = at.family.get(tree);
         let is_first = family.tgid == 1 && at.namespace == process.namespace;
-        if family.state == State::Running && (family.is_subreaper || is_first) {
+        let takes_orphans = match family.state {
+            State::Running => family.is_subreaper || is_first,
+            // It waits for them (`end_namespace`).
+            State::Exiting(_) => is_first,
+            State::Zombie(_) => false,
+        };
+        if takes_orphans {
             return Some(at);
         }
         at = at.parent(tree)?;

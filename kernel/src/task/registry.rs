@@ -349,13 +349,7 @@ pub fn barrier() {
 /// first of its namespace, that ends.
 pub(super) fn orphan(task: &Task) {
     let Some(namespace) = task.namespace() else { return };
-    if end(&namespace, task) {
-        for (_, other) in namespace.tasks_from(0) {
-            if !ptr::eq(&*other, task) {
-                life::request_stop(&other);
-            }
-        }
-    }
+    end_namespace(&namespace, task);
     if task.children.load(Ordering::Relaxed) == 0 {
         return;
     }
@@ -369,6 +363,19 @@ pub(super) fn orphan(task: &Task) {
                 count_child(heir, 1);
                 count_child(task.pid(), -1);
             }
+        }
+    }
+}
+
+/// If `task` is the first of the namespace, which it has not ended yet: the namespace takes no more tasks, and those that
+/// it has are asked to stop.
+pub fn end_namespace(namespace: &Namespace, task: &Task) {
+    if !end(namespace, task) {
+        return;
+    }
+    for (_, other) in namespace.tasks_from(0) {
+        if !ptr::eq(&*other, task) {
+            life::request_stop(&other);
         }
     }
 }

@@ -77,8 +77,9 @@ fn about(
     SignalInfo { signal, errno: 0, code, detail }
 }
 
-/// `parent`, a child of `grandparent`'s, has ended, and `child` has another one: the child may have asked for a signal (`PR_SET_PDEATHSIG`). If it
-/// has stopped, and nobody is left who would make it go on, its group gets SIGHUP and goes on (POSIX, "_exit").
+/// `parent`, a child of `grandparent`'s, has ended, and `child` has another one: the child may have asked for a signal
+/// (`PR_SET_PDEATHSIG`). If it has stopped, and nobody is left who would make it go on, its group gets SIGHUP and goes
+/// on (POSIX, "_exit").
 pub fn on_parent_death(child: &Process, parent: &Process, grandparent: Option<&Process>) {
     let mut tree = tree::lock();
     let wanted = child.family.get(&tree).parent_death_signal;

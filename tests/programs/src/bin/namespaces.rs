@@ -14,6 +14,7 @@ fn main() {
         ("numbers", numbers),
         ("signals", signals),
         ("init-dies", init_dies),
+        ("last-of-all", last_of_all),
         ("orphans", orphans),
         ("nested", nested),
         ("waiting", waiting),
@@ -137,11 +138,63 @@ fn init_dies() {
         }
         9
     });
-    say!("{}", wait(child));
     close(output);
+    say!("{}", wait(child));
     // The last writer is gone with them.
+    sys!(SYS_fcntl, input, libc::F_SETFL, libc::O_NONBLOCK).unwrap();
     say!("{:?}", read(input, 1));
     close(input);
+}
+
+/// Whatever the others are at, children of process 1 or orphans, and however it ends: they are gone before.
+fn last_of_all() {
+    fn forever(kind: usize) {
+        match kind {
+            0 => loop {
+                std::hint::spin_loop();
+            },
+            1 => pause_ms(1_000_000),
+            2 => drop(signal::raise(libc::SIGSTOP)),
+            _ => std::thread::scope(|scope| {
+                scope.spawn(|| pause_ms(1_000_000));
+            }),
+        }
+    }
+    for is_killed in [false, true] {
+        let (input, output) = pipe(libc::O_NONBLOCK);
+        let child = new_namespace(|| {
+            let ready = Baton::new();
+            for (kind, is_orphan) in [0, 1, 2, 3].into_iter().zip([true, false].into_iter().cycle())
+            {
+                let body = || {
+                    ready.pass();
+                    forever(kind);
+                    0
+                };
+                if is_orphan {
+                    wait(spawn(|| {
+                        spawn(body);
+                        0
+                    }));
+                } else {
+                    spawn(body);
+                }
+            }
+            for _ in 0..4 {
+                ready.await_pass();
+            }
+            if is_killed {
+                // From inside that does nothing; a fault does.
+                // SAFETY: nothing is there, and nothing comes after it.
+                unsafe { std::ptr::without_provenance_mut::<u8>(16).write_volatile(0) };
+            }
+            10
+        });
+        close(output);
+        say!("{}", wait(child));
+        say!("{:?}", read(input, 1));
+        close(input);
+    }
 }
 
 /// Orphans go to process 1 of their namespace.
