@@ -189,12 +189,13 @@ pub fn mprotect(args: &Args) -> SysResult {
 
 /// mremap(2).
 pub fn mremap(args: &Args) -> SysResult {
-    let (old, old_bytes, new_bytes, flags) = (args[0], args[1], args[2], args[3] as u32);
-    let known = abi::MREMAP_MAYMOVE | abi::MREMAP_FIXED;
+    let (address, old_len_bytes, new_bytes, flags) = (args[0], args[1], args[2], args[3] as u32);
+    let known = abi::MREMAP_MAYMOVE | abi::MREMAP_FIXED | abi::MREMAP_DONTUNMAP;
     if flags & !known != 0 || new_bytes == 0 {
         return Err(Errno::EINVAL);
     }
     let may_move = flags & abi::MREMAP_MAYMOVE != 0;
+    let keeps_old = flags & abi::MREMAP_DONTUNMAP != 0;
     let target = match (flags & abi::MREMAP_FIXED != 0, may_move) {
         (true, false) => return Err(Errno::EINVAL),
         (true, true) => Target::Fixed(args[4]),
@@ -202,7 +203,10 @@ pub fn mremap(args: &Args) -> SysResult {
         (false, false) => Target::InPlace,
     };
     let new_len_bytes = pages(0, new_bytes)?;
-    space().remap(RemapRequest { address: old, old_len_bytes: old_bytes, new_len_bytes, target })
+    if keeps_old && (!may_move || old_len_bytes.div_ceil(PAGE) != new_len_bytes / PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    space().remap(RemapRequest { address, old_len_bytes, new_len_bytes, target, keeps_old })
 }
 
 /// madvise(2): `MADV_DONTNEED` and `MADV_POPULATE_…` do what they say; advice that needs no action is taken.

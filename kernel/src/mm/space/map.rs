@@ -64,12 +64,14 @@ pub enum Target {
 pub struct RemapRequest {
     /// Where the area is.
     pub address: u64,
-    /// Its bytes.
+    /// Its bytes; 0 for another mapping of what is shared there.
     pub old_len_bytes: u64,
     /// The bytes it is to have.
     pub new_len_bytes: u64,
     /// Where it may go.
     pub target: Target,
+    /// Whether the area stays as well, without its pages (`MREMAP_DONTUNMAP`). The lengths are the same then.
+    pub keeps_old: bool,
 }
 
 /// Where [`Placement::Low`] is: above what programs that are not moved have, as on Linux.
@@ -309,21 +311,26 @@ impl Space {
     /// Makes an area larger or smaller, and moves it if it must and may (mremap(2)). Its address.
     ///
     /// # Errors
-    /// `EINVAL` for unaligned addresses, a new length of 0 or overlapping ranges; `EFAULT` if the
-    /// range is not in one area; `ENOMEM`.
+    /// `EINVAL` for unaligned addresses, a new length of 0, an old one of 0 where nothing is shared, or overlapping
+    /// ranges; `EFAULT` if the range is not in one area; `ENOMEM`.
     pub fn remap(&self, request: RemapRequest) -> Result<u64, Errno> {
-        let RemapRequest { address: start, old_len_bytes, new_len_bytes, target } = request;
+        let RemapRequest { address: start, old_len_bytes, new_len_bytes, target, keeps_old } =
+            request;
         let end = range_end(start, old_len_bytes).ok_or(Errno::EINVAL)?;
         let new_len = whole_pages(new_len_bytes).ok_or(Errno::EINVAL)?;
-        if new_len == 0 || end == start {
+        if new_len == 0 {
             return Err(Errno::EINVAL);
         }
         let old_len = end - start;
         let mut inner = self.inner.lock_patiently();
         let area = inner.areas.find(start).ok_or(Errno::EFAULT)?.clone();
-        let is_cut = !matches!(target, Target::Fixed(_)) && new_len <= old_len;
+        let is_cut = !matches!(target, Target::Fixed(_)) && new_len <= old_len && !keeps_old;
         if end > area.end && !is_cut {
             return Err(Errno::EFAULT);
+        }
+        let is_copied = old_len == 0;
+        if is_copied && !matches!(area.backing, Backing::Shared(..)) {
+            return Err(Errno::EINVAL);
         }
         if let Target::Fixed(to) = target {
             let to_end = range_end(to, new_len).ok_or(Errno::EINVAL)?;
@@ -336,7 +343,7 @@ impl Space {
             drop(inner);
             leftovers?.release();
             return Ok(start);
-        } else {
+        } else if !keeps_old {
             let grown = start + new_len;
             let is_last = area.end == end && grown <= WINDOW_END;
             if is_last && inner.areas.is_free(end, grown) {
@@ -355,34 +362,40 @@ impl Space {
             Target::Fixed(to) => to,
             _ => inner.place(0, new_len, Placement::Anywhere)?,
         };
-        self.relocate(inner, &area, (start, old_len), (to, new_len))
+        self.relocate(inner, &area, (start, old_len), (to, new_len), keeps_old)
     }
 
-    /// Moves the part `from` (address, bytes) of an area, with its pages, to `to`.
+    /// Moves the part `from` (address, bytes) of an area, with its pages, to `to`. If it `keeps_old`, only the pages go.
     fn relocate(
         &self,
         mut inner: SpinGuard<'_, Inner>,
         area: &Area<Backing>,
         from: (u64, u64),
         to: (u64, u64),
+        keeps_old: bool,
     ) -> Result<u64, Errno> {
         let ((start, old_len), (to, new_len)) = (from, to);
         if inner.areas.len() + 4 > MAX_AREAS {
             return Err(Errno::ENOMEM);
         }
         let kept = old_len.min(new_len);
-        inner.check_room(to, to + new_len - kept)?;
-        inner.check_data(to, to + new_len - kept, || is_area_of_data(area))?;
+        let more = if keeps_old { new_len } else { new_len - kept };
+        inner.check_room(to, to + more)?;
+        inner.check_data(to, to + more, || is_area_of_data(area))?;
         let cut_off = self.clear(&mut inner, start + kept, start + old_len)?;
         let moved = self.clear(&mut inner, to, to + new_len).map(|replaced| {
             let mut update = Update::<Self, BATCH>::new(self, self.root);
-            let moved = update.move_pages(start, to, kept);
+            let moved = if kept == 0 { Ok(()) } else { update.move_pages(start, to, kept) };
             update.flush();
             if moved.is_ok() {
                 let mut new = area.shifted(start, start + new_len);
                 (new.start, new.end) = (to, to + new_len);
                 // There is room, and nothing else can go wrong.
-                let removed = inner.areas.remove(start, start + kept, drop);
+                let removed = if keeps_old || kept == 0 {
+                    Ok(())
+                } else {
+                    inner.areas.remove(start, start + kept, drop)
+                };
                 let inserted = inner.areas.insert(new);
                 debug_assert!(removed.is_ok() && inserted.is_ok());
             }

@@ -16,6 +16,7 @@ fn main() {
         ("fixed", fixed),
         ("errors", errors),
         ("remap", remap),
+        ("remap-kept", remap_kept),
         ("remap-errors", remap_errors),
         ("dontneed", dontneed),
         ("break", program_break),
@@ -261,6 +262,43 @@ fn remap() {
     say!("{}, {} wrong", wait(child), wrong(target, 8, 9));
     unmap(target, 3_000 * PAGE);
     unmap(fence, PAGE);
+}
+
+/// What stays where it was: another mapping of shared memory, and an area whose pages have gone.
+fn remap_kept() {
+    let again = |base: *mut u8, old: usize, new: usize, flags: i32| {
+        sys!(SYS_mremap, base, old, new, flags, 0).map(|at| at as *mut u8)
+    };
+    let shared = shared_pages(8);
+    fill(shared, 8, 3);
+    say!("in place: {:?}", again(shared, 0, PAGE, 0).err());
+    let other = again(page(shared, 2), 0, 4 * PAGE, libc::MREMAP_MAYMOVE).unwrap();
+    poke(page(other, 1), 77);
+    say!("seen {}, {}", peek(page(shared, 3)), peek(other) == peek(page(shared, 2)));
+    unmap(shared, 8 * PAGE);
+    say!("still there: {}", peek(page(other, 1)));
+    let own = pages(4);
+    say!("not shared: {:?}", again(own, 0, PAGE, libc::MREMAP_MAYMOVE).err());
+    fill(own, 4, 5);
+    let keep = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+    say!("kept, alone: {:?}", again(own, PAGE, PAGE, libc::MREMAP_DONTUNMAP).err());
+    say!("kept, longer: {:?}", again(own, PAGE, 2 * PAGE, keep).err());
+    let moved = again(own, 4 * PAGE, 4 * PAGE, keep).unwrap();
+    say!("moved {} wrong, zero {}", wrong(moved, 4, 5), peek(own));
+    poke(page(own, 2), 9);
+    say!("apart: {} wrong, {}", wrong(moved, 4, 5), peek(page(own, 2)));
+    // One page of the middle of the shared ones: both show it.
+    let moved_shared = again(page(other, 1), PAGE, PAGE, keep).unwrap();
+    say!("shared: {} {}", peek(moved_shared), peek(page(other, 1)));
+    let child = spawn(|| {
+        poke(own, 1);
+        poke(moved, 2);
+        i32::from(peek(own) != 1 || peek(moved) != 2)
+    });
+    say!("{} {} wrong, zero {}", wait(child), wrong(moved, 4, 5), peek(own));
+    for (base, len) in [(other, 4), (own, 4), (moved, 4), (moved_shared, 1)] {
+        unmap(base, len * PAGE);
+    }
 }
 
 fn remap_errors() {
