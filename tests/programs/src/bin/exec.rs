@@ -415,8 +415,9 @@ fn from_thread_with_its_own() {
     }
     let set_nice = |nice: i32| _ = sys!(SYS_setpriority, libc::PRIO_PROCESS, 0, nice);
     let set_slack = |nanos: u64| _ = sys!(SYS_prctl, libc::PR_SET_TIMERSLACK, nanos, 0, 0, 0);
+    // Real time is not for everybody, and need not be: it is what the first thread had.
     let set_policy = |policy: i32, priority: i32| {
-        sys!(SYS_sched_setscheduler, 0, policy, &priority).unwrap();
+        let _ = sys!(SYS_sched_setscheduler, 0, policy, &priority);
     };
     for policy in [libc::SCHED_OTHER, libc::SCHED_BATCH | RESET_ON_FORK, libc::SCHED_IDLE] {
         let status = ending(|| {
