@@ -15,6 +15,7 @@ use super::file::OpenFile;
 use super::inode::Inode;
 use super::lock;
 use super::lookup::Start;
+use crate::mm::frames;
 use crate::sync::SpinLock;
 
 /// File descriptors.
@@ -94,7 +95,7 @@ impl Files {
     /// Puts a file at the lowest free descriptor, at least `least` and less than `limit`.
     ///
     /// # Errors
-    /// `EMFILE`.
+    /// `EMFILE`, `ENOMEM`.
     pub fn insert(
         &self,
         least: u32,
@@ -104,7 +105,11 @@ impl Files {
     ) -> Result<u32, Errno> {
         // Kept until the lock is gone, should there be no descriptor.
         let file_after = file.clone();
-        let inserted = self.table.lock().insert(least, limit, file, on_exec);
+        let inserted = {
+            let mut table = self.table.lock();
+            check_memory(&table, table.lowest_free(least))
+                .and_then(|()| table.insert(least, limit, file, on_exec))
+        };
         drop(file_after);
         inserted
     }
@@ -120,20 +125,24 @@ impl Files {
     /// Puts two files at the lowest free descriptors.
     ///
     /// # Errors
-    /// `EMFILE`.
+    /// `EMFILE`, `ENOMEM`.
     pub fn insert_pair(
         &self,
         limit: u32,
         files: &[Arc<OpenFile>; 2],
         on_exec: OnExec,
     ) -> Result<[u32; 2], Errno> {
-        self.table.lock().insert_pair(limit, files.clone(), on_exec)
+        let mut table = self.table.lock();
+        let first = table.lowest_free(0);
+        check_memory(&table, first)?;
+        check_memory(&table, first.and_then(|first| table.lowest_free(first + 1)))?;
+        table.insert_pair(limit, files.clone(), on_exec)
     }
 
     /// Lets `to` be what `from` is (dup2(2)).
     ///
     /// # Errors
-    /// `EBADF`.
+    /// `EBADF`, `ENOMEM`.
     pub fn duplicate_to(
         &self,
         from: u32,
@@ -144,6 +153,7 @@ impl Files {
         let closed = {
             let mut table = self.table.lock();
             let file = table.get(from).cloned().ok_or(Errno::EBADF)?;
+            check_memory(&table, Some(to))?;
             table.replace(to, limit, file, on_exec)?
         };
         if let Some(file) = closed {
@@ -233,6 +243,12 @@ impl Files {
     pub fn count(&self) -> u32 {
         self.table.lock().len()
     }
+}
+
+/// Whether a descriptor, if any, can be used in a table: where memory is short, only if that takes none.
+fn check_memory(table: &FdTable<Arc<OpenFile>>, fd: Option<u32>) -> Result<(), Errno> {
+    let is_refused = frames::is_scarce() && fd.is_some_and(|fd| !table.is_own(fd));
+    if is_refused { Err(Errno::ENOMEM) } else { Ok(()) }
 }
 
 impl Drop for Files {

@@ -33,11 +33,15 @@ impl Counter {
         Self { used: AtomicU64::new(0), frames_per_item }
     }
 
-    /// Counts one more.
+    /// Counts one more. Where programs get no more memory, there is none: what it takes of the heap, little as it is,
+    /// would be the kernel's own.
     ///
     /// # Errors
     /// [`LimitReached`].
     pub fn take(&self) -> Result<(), LimitReached> {
+        if frames::is_scarce() {
+            return Err(LimitReached);
+        }
         if self.used.fetch_add(1, Ordering::Relaxed) >= self.limit() {
             self.give_back();
             return Err(LimitReached);

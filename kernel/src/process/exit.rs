@@ -72,9 +72,10 @@ pub fn exit_thread() -> ! {
         drop(program);
     }
     let process = thread.process.clone();
-    let ends = leave_group(&process, thread, task);
-    if ends.is_some() {
+    let mut ends = leave_group(&process, thread, task);
+    if let Some(ends) = &mut ends {
         process.real_timer.clear();
+        ends.tell_orphans();
     }
     let code = ends.as_ref().map_or(0, |ends| i32::from(ends.status.code()));
     // The reference goes before the task: what follows never returns.
@@ -238,10 +239,15 @@ fn heir(process: &Arc<Process>, tree: &Tree) -> Option<Arc<Process>> {
 }
 
 impl Ends {
-    /// Tells parent, heirs and orphans. The task is not preempted any more.
-    fn tell(self) {
+    /// Tells heirs and orphans. There may be many: it is done while the task can still be preempted. Whoever has taken
+    /// the zombie by now waits for the task, and finds them told.
+    fn tell_orphans(&mut self) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let orphans = core::mem::take(&mut self.orphans);
         // Before any ends of what follows: it tells of that itself.
-        for child in self.orphans.values() {
+        for child in orphans.values() {
             let (heir, reaped) = {
                 let mut tree = tree::lock();
                 if !child.is_zombie(&tree) {
@@ -258,9 +264,11 @@ impl Ends {
                 reaped.abandon();
             }
         }
-        for child in self.orphans.values() {
-            signal::on_parent_death(child, &self.process, self.parent.as_deref());
-        }
+        signal::on_parent_death(orphans.values(), &self.process, self.parent.as_deref());
+    }
+
+    /// Tells the parent. The task is not preempted any more.
+    fn tell(self) {
         if let Some(parent) = &self.parent {
             signal::tell_parent(&self.process, parent);
         }

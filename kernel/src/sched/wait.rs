@@ -251,7 +251,9 @@ impl Default for WaitQueue {
 
 /// Places on several queues, for a task that waits for whichever wakes it first.
 ///
-/// Its room is allocated before the first place is taken, so that places do not move while they are queued.
+/// Its room is allocated before the first place is taken, so that places do not move while they are queued. However often
+/// a queue was added, the task has one place there: who wakes a queue takes all places off it in one go, and there
+/// are no more than tasks.
 pub struct WaitSet<'q> {
     places: Vec<(&'q WaitQueue, Waiter)>,
 }
@@ -285,6 +287,8 @@ impl<'q> WaitSet<'q> {
         mut condition: impl FnMut() -> bool,
     ) -> Result<(), WaitError> {
         let task = current();
+        self.places.sort_unstable_by_key(|&(queue, _)| ptr::from_ref(queue));
+        self.places.dedup_by_key(|&mut (queue, _)| ptr::from_ref(queue));
         if let Some(deadline) = deadline_ticks {
             timer::arm(deadline);
         }

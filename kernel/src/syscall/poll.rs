@@ -15,7 +15,7 @@ use super::descriptor::descriptor_limit;
 use super::{Args, Errno, SysResult};
 use crate::arch::tsc;
 use crate::fs::OpenFile;
-use crate::mm::user;
+use crate::mm::{frames, user};
 use crate::process::signal::mask::with_mask;
 use crate::process::signal::{Restart, restart_later};
 use crate::sched::task::Sleep;
@@ -55,12 +55,18 @@ impl Watched {
     }
 }
 
+/// Files that can be waited for where memory is short.
+const FEW: usize = 8;
+
 /// Waits until one of the files has something, and returns how many have.
 fn wait_for(watched: &[Watched], deadline: Deadline) -> SysResult {
     let look = || watched.iter().map(Watched::look).filter(|&found| found).count();
     let count = look();
     if count > 0 || deadline == Deadline::Now {
         return Ok(count as u64);
+    }
+    if watched.len() > FEW && frames::is_scarce() {
+        return Err(Errno::ENOMEM);
     }
     let files = || watched.iter().filter_map(|it| it.file.as_ref());
     let queues = || files().flat_map(|file| file.file().queues()).flatten();

@@ -7,7 +7,7 @@ use orrery_core::exec::stack::{MAX_BYTES, MAX_STRING_BYTES};
 
 use super::{Args, Errno, SysResult, resource};
 use crate::fs::{self, Executable};
-use crate::mm::user;
+use crate::mm::{frames, user};
 use crate::process::clone::{self, Request};
 use crate::process::usage::Usage;
 use crate::process::wait::{self, Report, Status, Which};
@@ -121,6 +121,10 @@ pub fn execveat(args: &Args) -> SysResult {
 }
 
 fn exec(file: Executable, arguments: u64, environment: u64) -> SysResult {
+    if frames::is_scarce() {
+        // There is no address space to be had, and the arguments are many small strings.
+        return Err(Errno::ENOMEM);
+    }
     let mut left = MAX_BYTES;
     let mut arguments = strings(arguments, &mut left)?;
     let environment = strings(environment, &mut left)?;

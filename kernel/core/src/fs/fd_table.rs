@@ -110,6 +110,12 @@ impl<T: Clone> FdTable<T> {
         Ok(())
     }
 
+    /// Whether a descriptor can be changed without more memory: what has it is there, and not shared with another table.
+    pub fn is_own(&self, fd: u32) -> bool {
+        let (chunk, _) = place(fd);
+        self.chunks.get(chunk).is_some_and(|chunk| Arc::strong_count(chunk) == 1)
+    }
+
     /// Puts a file at the lowest free descriptor that is at least `least` and less than `limit`.
     ///
     /// # Errors
@@ -221,7 +227,7 @@ impl<T: Clone> FdTable<T> {
     }
 
     /// The lowest free descriptor that is at least `least`; may be beyond what a table can have.
-    fn lowest_free(&self, least: u32) -> Option<u32> {
+    pub fn lowest_free(&self, least: u32) -> Option<u32> {
         let (first, slot) = place(least);
         for (index, chunk) in self.chunks.iter().enumerate().skip(first) {
             let below = if index == first { (1 << slot) - 1 } else { 0 };

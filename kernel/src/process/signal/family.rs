@@ -1,5 +1,8 @@
 //! Signals between parents and children.
 
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+
 use orrery_core::signal::action::{Flags, Handler};
 use orrery_core::signal::info::code;
 use orrery_core::signal::{Detail, Signal, SignalInfo};
@@ -77,22 +80,31 @@ fn about(
     SignalInfo { signal, errno: 0, code, detail }
 }
 
-/// `parent`, a child of `grandparent`'s, has ended, and `child` has another one: the child may have asked for a signal
-/// (`PR_SET_PDEATHSIG`). If it has stopped, and nobody is left who would make it go on, its group gets SIGHUP and goes
-/// on (POSIX, "_exit").
-pub fn on_parent_death(child: &Process, parent: &Process, grandparent: Option<&Process>) {
-    let mut tree = tree::lock();
-    let wanted = child.family.get(&tree).parent_death_signal;
-    if let Some(signal) = Signal::new(wanted.into()) {
-        let info = SignalInfo::user(signal, parent.number_in(&child.namespace, &tree), 0);
-        let _ = send::send(child, Target::Process, info, Origin::Above, &mut tree);
+/// `parent`, a child of `grandparent`'s, has ended, and these children have another one: each may have asked for a signal
+/// (`PR_SET_PDEATHSIG`). If one has stopped, and nobody is left who would make it go on, its group gets SIGHUP and goes
+/// on (POSIX, "_exit"). However many groups there are, all processes are looked at once for them.
+pub fn on_parent_death<'a>(
+    children: impl Iterator<Item = &'a Arc<Process>>,
+    parent: &Process,
+    grandparent: Option<&Process>,
+) {
+    let mut orphaned = BTreeSet::new();
+    for child in children {
+        let mut tree = tree::lock();
+        let wanted = child.family.get(&tree).parent_death_signal;
+        if let Some(signal) = Signal::new(wanted.into()) {
+            let info = SignalInfo::user(signal, parent.number_in(&child.namespace, &tree), 0);
+            let _ = send::send(child, Target::Process, info, Origin::Above, &mut tree);
+        }
+        if job::is_stopped(child, &tree)
+            && has_cared_for_group(child, parent, grandparent, &tree)
+            && is_orphaned_group(child, &tree)
+        {
+            orphaned.insert(child.family.get(&tree).group);
+        }
     }
-    if job::is_stopped(child, &tree)
-        && has_cared_for_group(child, parent, grandparent, &tree)
-        && is_orphaned_group(child, &tree)
-    {
-        let group = child.family.get(&tree).group;
-        hang_up(group, &mut tree);
+    if !orphaned.is_empty() {
+        hang_up(&orphaned);
     }
 }
 
@@ -114,15 +126,17 @@ fn has_cared_for_group(
     })
 }
 
-/// Sends SIGHUP to all processes of a group, and lets them go on.
-fn hang_up(group: u32, tree: &mut Tree) {
+/// Sends SIGHUP to all processes of these groups, and lets them go on.
+fn hang_up(groups: &BTreeSet<u32>) {
     for task in registry::tasks() {
         let Some(thread) = thread_of(&task) else { continue };
-        let family = thread.process.family.get(tree);
-        if family.group == group && family.pid == task.pid() {
+        let mut tree = tree::lock();
+        let family = thread.process.family.get(&tree);
+        if family.pid == task.pid() && groups.contains(&family.group) {
             for signal in [Signal::SIGHUP, Signal::SIGCONT] {
                 let info = SignalInfo::kernel(signal);
-                let _ = send::send(&thread.process, Target::Process, info, Origin::Above, tree);
+                let _ =
+                    send::send(&thread.process, Target::Process, info, Origin::Above, &mut tree);
             }
         }
     }

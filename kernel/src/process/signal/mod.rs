@@ -39,6 +39,7 @@ use super::group::Process;
 use super::thread::Thread;
 use super::tree::InTree;
 use crate::arch::exception::Frame;
+use crate::mm::frames;
 use crate::sync::SpinLock;
 
 pub use deliver::{Fault, deliver, force};
@@ -112,13 +113,16 @@ impl ProcessSignals {
     /// Replaces what is done about a signal, and returns what was.
     ///
     /// # Errors
-    /// `EINVAL` for those that cannot be handled.
+    /// `EINVAL` for those that cannot be handled; `ENOMEM` for the first change where memory is short.
     fn set_action(&self, signal: Signal, action: Action) -> Result<Action, Errno> {
         let handlers = self.handlers.lock();
         let mut actions = handlers.actions.lock();
         let is_settable = !UNBLOCKABLE.contains(signal);
         if is_settable && *actions.get(signal) == action {
             return Ok(action);
+        }
+        if Arc::get_mut(&mut actions).is_none() && frames::is_scarce() {
+            return Err(Errno::ENOMEM);
         }
         Arc::make_mut(&mut actions).set(signal, action)
     }
@@ -264,7 +268,7 @@ pub fn alternate_stack<T>(change: impl FnOnce(&mut AltStack) -> T) -> T {
 /// ignored from now on is forgotten (POSIX, "Signal Actions").
 ///
 /// # Errors
-/// `EINVAL` for those that cannot be handled.
+/// `EINVAL` for those that cannot be handled; `ENOMEM` for the first change where memory is short.
 pub fn set_action(signal: Signal, action: Action) -> Result<Action, Errno> {
     let process = &super::current().process;
     let old = process.signals.set_action(signal, action)?;

@@ -12,6 +12,7 @@ use orrery_core::signal::{
 };
 
 use super::job;
+use crate::mm::frames;
 use crate::process::group::{Process, State};
 use crate::process::thread::{self, Thread};
 use crate::process::tree::{self, Tree};
@@ -95,7 +96,8 @@ pub fn send(
         return Ok(());
     }
     let limit = process.limits.lock().soft(abi::RLIMIT_SIGPENDING);
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    // What a program queues it must not take of the memory that is the kernel's own.
+    let limit = if frames::is_scarce() { 0 } else { usize::try_from(limit).unwrap_or(usize::MAX) };
     let mut shared = process.signals.pending.lock();
     let taker = match target {
         Target::Thread(thread, task) => {

@@ -212,6 +212,21 @@ fn many() {
         read(pipes[chosen].0, 1).unwrap();
         wait(child);
     }
+    // One of them many times, between others.
+    for (n, request) in requests.iter_mut().enumerate() {
+        request.fd = if n % 10 == 3 { pipes[n].0 } else { pipes[5].0 };
+    }
+    for chosen in [5, 43] {
+        let child = spawn(|| {
+            pause_ms(3);
+            write(pipes[chosen].1, b"x").unwrap();
+            0
+        });
+        let ready = sys!(SYS_poll, requests.as_mut_ptr(), requests.len(), -1);
+        say!("{}", value(ready));
+        read(pipes[chosen].0, 1).unwrap();
+        wait(child);
+    }
     for (input, output) in pipes {
         close(input);
         close(output);

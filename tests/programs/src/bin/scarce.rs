@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use programs::memory::{PAGE, PRIVATE, map, page, pages, poke, unmap};
-use programs::process::{ending, id};
+use programs::process::{Status, close, ending, id, pause_ms, pipe, read, spawn, wait};
 use programs::sys::{Errno, outcome};
 use programs::{check, say, status, sys};
 
@@ -19,7 +19,7 @@ fn main() {
         std::process::exit(7);
     }
     // In this order: what the kernel's heap has had, it keeps, and what comes next finds it there.
-    programs::main(&[("exec", exec_much), ("unmap", unmap_many)]);
+    programs::main(&[("exec", exec_much), ("unmap", unmap_many), ("small", take_small_things)]);
 }
 
 fn free_kib() -> u64 {
@@ -81,4 +81,58 @@ fn unmap_many() {
     });
     check!(result.exited_with(0), "{result}");
     say!("unmapped: {result}");
+}
+
+/// Processes that each take as much as they can of what is small, one thing after the other.
+const TAKERS: i32 = 200;
+/// A little more than the kernel keeps for itself.
+const NOTHING_LEFT_KIB: u64 = 1_100;
+
+/// Many small things, when nothing is left but what the kernel keeps for itself.
+fn take_small_things() {
+    let (input, output) = pipe(0);
+    let takers: Vec<i32> = (0..TAKERS)
+        .map(|number| {
+            spawn(|| {
+                close(output);
+                let _ = read(input, 1);
+                match number % 3 {
+                    0 => queue_signals(),
+                    1 => while sys!(SYS_eventfd2, 0, 0).is_ok() {},
+                    _ => while sys!(SYS_dup, input).is_ok() {},
+                }
+                // What needs memory of the kernel's own.
+                let _ = sys!(SYS_open, c"/none".as_ptr(), libc::O_RDWR | libc::O_CREAT, 0o600);
+                let ignore = [libc::SIG_IGN as u64, 0x0400_0000, 0, 0];
+                let _ = sys!(SYS_rt_sigaction, libc::SIGUSR1, &ignore, 0, 8);
+                pause_ms(100);
+                0
+            })
+        })
+        .collect();
+    let filler = spawn(|| {
+        while free_kib() > NOTHING_LEFT_KIB {
+            poke(pages(1), 1);
+        }
+        close(output);
+        pause_ms(2_000);
+        0
+    });
+    close(output);
+    let ends: Vec<_> = takers.into_iter().map(wait).collect();
+    // A page of its own may be what was not to be had.
+    let as_expected = |end: &&Status| end.exited_with(0) || end.0 == libc::SIGKILL;
+    let well = ends.iter().filter(as_expected).count();
+    say!("{well} of {TAKERS} takers end as they should");
+    wait(filler);
+}
+
+/// Queues signals for the process itself, that it blocks.
+fn queue_signals() {
+    let signal = libc::SIGRTMIN() + 1;
+    let all = u64::MAX;
+    sys!(SYS_rt_sigprocmask, libc::SIG_BLOCK, &all, 0, 8).unwrap();
+    let mut info = [0i32; 32];
+    (info[0], info[2]) = (signal, libc::SI_QUEUE);
+    while sys!(SYS_rt_sigqueueinfo, id(), signal, &info).is_ok() {}
 }

@@ -220,6 +220,34 @@ fn orphaned_groups() {
         });
         say!("{parent}, {}", wait(-1));
     }
+    // Many at once, each in a group of its own, stopped or not.
+    let parent = ending(|| {
+        sys!(SYS_setsid).unwrap();
+        for stops in [true, false].into_iter().cycle().take(100) {
+            let (input, output) = pipe(0);
+            let child = spawn(|| {
+                sys!(SYS_setpgid, 0, 0).unwrap();
+                recorded(libc::SIGHUP, 0);
+                let parent = sys!(SYS_getppid);
+                let _ = programs::process::write(output, b".");
+                if stops {
+                    let _ = raise(libc::SIGSTOP);
+                }
+                wait_until(|| sys!(SYS_getppid) != parent);
+                pause_ms(20);
+                signal::take().len() as i32
+            });
+            let _ = programs::process::read(input, 1);
+            if stops {
+                next(child);
+            }
+            programs::process::close(input);
+            programs::process::close(output);
+        }
+        0
+    });
+    let hung_up = (0..100).filter(|_| wait(-1).exited_with(1)).count();
+    say!("{parent}, {hung_up} of 100 were hung up");
     let leader = spawn(|| {
         sys!(SYS_setsid).unwrap();
         ending(|| {
