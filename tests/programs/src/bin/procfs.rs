@@ -241,7 +241,20 @@ fn gone() {
 fn read_only() {
     say!("{}", fs::write("/proc/self/stat", "x").is_err());
     say!("{}", fs::remove_file("/proc/meminfo").is_err());
-    say!("{}", fs::create_dir("/proc/new").is_err());
+    for path in [
+        c"/proc/new",
+        c"/proc/self/new",
+        c"/proc/self",
+        c"/proc/sys/kernel",
+        c"/sys/new",
+        c"/sys/kernel",
+    ] {
+        say!("{path:?} {:?}", sys!(SYS_mkdir, path.as_ptr(), 0o755));
+    }
+    for path in [c"/proc/new", c"/proc/self/fd/999", c"/proc/self/fd/new"] {
+        say!("{path:?} {:?}", sys!(SYS_open, path.as_ptr(), libc::O_CREAT | libc::O_WRONLY, 0o644));
+        say!("{:?}", sys!(SYS_symlink, c"target".as_ptr(), path.as_ptr()));
+    }
 }
 
 /// A program's own words in the trace. Nothing depends on whether it is there.
