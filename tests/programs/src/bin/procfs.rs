@@ -21,6 +21,7 @@ fn main() {
         ("from-the-middle", from_the_middle),
         ("read-only", read_only),
         ("marker", marker),
+        ("mounts", mounts),
     ]);
 }
 
@@ -269,4 +270,24 @@ fn marker() {
         0
     });
     say!("{status}");
+}
+
+/// What df(1) looks for: the line of a mount point has the device number of the files there.
+fn mounts() {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for point in ["/proc", "/sys"] {
+        let device = std::os::unix::fs::MetadataExt::dev(&fs::metadata(point).unwrap());
+        let number = format!("{}:{}", libc::major(device), libc::minor(device));
+        let found = table.lines().any(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let (before, after) = line.split_once(" - ").unwrap();
+            check!(before.split(' ').count() >= 6 && after.split(' ').count() == 3, "{line}");
+            fields[2] == number && fields[4] == point
+        });
+        say!("{point} {found}");
+    }
+    say!(
+        "{}",
+        table.lines().count() == fs::read_to_string("/proc/mounts").unwrap().lines().count()
+    );
 }
