@@ -10,7 +10,7 @@ use linux_raw_sys::general::S_ISGID;
 use orrery_core::errno::Errno;
 
 use super::directory::Directory;
-use super::inode::{Inode, Node, Parent};
+use super::inode::{FileSystem, Inode, Node, Parent};
 use super::lookup::{Found, Last};
 use crate::sched::mutex::{Mutex, MutexGuard};
 
@@ -59,6 +59,14 @@ fn name_of(last: &Last, otherwise: Errno) -> Result<&Arc<[u8]>, Errno> {
 
 /// Lets a name that is free lead to `inode`.
 fn put(directory: &Arc<Inode>, name: &Arc<[u8]>, inode: &Arc<Inode>) -> Result<(), Errno> {
+    if let Node::VirtualDirectory(entries) = &directory.node {
+        return Err(match entries.lookup(directory, name) {
+            Ok(_) => Errno::EEXIST,
+            // What `/proc` has not is not found by its creator either.
+            Err(why) if directory.file_system == FileSystem::Proc => why,
+            Err(_) => Errno::EPERM,
+        });
+    }
     let entries = stored(directory)?;
     if entries.get(name).is_some() {
         return Err(Errno::EEXIST);
@@ -75,7 +83,7 @@ fn put(directory: &Arc<Inode>, name: &Arc<[u8]>, inode: &Arc<Inode>) -> Result<(
 /// Gives a new inode its name.
 ///
 /// # Errors
-/// `EEXIST`; `ENOENT` in a directory that was removed; `EPERM` in one that is made on demand.
+/// `EEXIST`; `ENOENT` in a directory that was removed and in those of `/proc`; `EPERM` in another that is made on demand.
 pub fn create(found: &Found, inode: &Arc<Inode>) -> Result<(), Errno> {
     let name = name_of(&found.last, Errno::EEXIST)?;
     if found.wants_directory && !inode.is_directory() {

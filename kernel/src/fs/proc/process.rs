@@ -80,6 +80,7 @@ static PROCESS: &[Entry<Subject>] = &[
     Entry { name: "comm", kind: Kind::Text(comm) },
     Entry { name: "maps", kind: Kind::Text(maps) },
     Entry { name: "mounts", kind: Kind::Text(|_, text| super::system::mounts(text)) },
+    Entry { name: "mountinfo", kind: Kind::Text(|_, text| super::system::mountinfo(text)) },
     Entry { name: "schedstat", kind: Kind::Text(schedstat) },
     Entry { name: "exe", kind: Kind::Link(executable) },
     Entry { name: "cwd", kind: Kind::Link(working_directory) },

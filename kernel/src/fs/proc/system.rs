@@ -52,6 +52,15 @@ pub(super) fn mounts(text: &mut Text) -> Result {
     )
 }
 
+/// The same with the file systems' device numbers, which is what df(1) reads.
+pub(super) fn mountinfo(text: &mut Text) -> Result {
+    let (root, proc, sys) =
+        (FileSystem::Root as u32, FileSystem::Proc as u32, FileSystem::Sys as u32);
+    put(text, format_args!("{root} {root} 0:{root} / / rw - tmpfs root rw\n"))?;
+    put(text, format_args!("{proc} {root} 0:{proc} / /proc rw - proc proc rw\n"))?;
+    put(text, format_args!("{sys} {root} 0:{sys} / /sys rw - sysfs sysfs rw\n"))
+}
+
 /// Seconds and hundredths.
 fn seconds(nanos: u64) -> (u64, u64) {
     (nanos / 1_000_000_000, nanos / 10_000_000 % 100)

@@ -21,6 +21,7 @@ fn main() {
         ("from-the-middle", from_the_middle),
         ("read-only", read_only),
         ("marker", marker),
+        ("mounts", mounts),
     ]);
 }
 
@@ -241,7 +242,20 @@ fn gone() {
 fn read_only() {
     say!("{}", fs::write("/proc/self/stat", "x").is_err());
     say!("{}", fs::remove_file("/proc/meminfo").is_err());
-    say!("{}", fs::create_dir("/proc/new").is_err());
+    for path in [
+        c"/proc/new",
+        c"/proc/self/new",
+        c"/proc/self",
+        c"/proc/sys/kernel",
+        c"/sys/new",
+        c"/sys/kernel",
+    ] {
+        say!("{path:?} {:?}", sys!(SYS_mkdir, path.as_ptr(), 0o755));
+    }
+    for path in [c"/proc/new", c"/proc/self/fd/999", c"/proc/self/fd/new"] {
+        say!("{path:?} {:?}", sys!(SYS_open, path.as_ptr(), libc::O_CREAT | libc::O_WRONLY, 0o644));
+        say!("{:?}", sys!(SYS_symlink, c"target".as_ptr(), path.as_ptr()));
+    }
 }
 
 /// A program's own words in the trace. Nothing depends on whether it is there.
@@ -256,4 +270,24 @@ fn marker() {
         0
     });
     say!("{status}");
+}
+
+/// What df(1) looks for: the line of a mount point has the device number of the files there.
+fn mounts() {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for point in ["/proc", "/sys"] {
+        let device = std::os::unix::fs::MetadataExt::dev(&fs::metadata(point).unwrap());
+        let number = format!("{}:{}", libc::major(device), libc::minor(device));
+        let found = table.lines().any(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let (before, after) = line.split_once(" - ").unwrap();
+            check!(before.split(' ').count() >= 6 && after.split(' ').count() == 3, "{line}");
+            fields[2] == number && fields[4] == point
+        });
+        say!("{point} {found}");
+    }
+    say!(
+        "{}",
+        table.lines().count() == fs::read_to_string("/proc/mounts").unwrap().lines().count()
+    );
 }
