@@ -165,9 +165,14 @@ impl Files {
     /// Closes a descriptor.
     ///
     /// # Errors
-    /// `EBADF`.
+    /// `EBADF`; `ENOMEM` if what has it is still shared with another table, and memory is short.
     pub fn close(&self, fd: i32) -> Result<(), Errno> {
-        let closed = self.table.lock().remove(fd.cast_unsigned())?;
+        let closed = {
+            let mut table = self.table.lock();
+            let fd = fd.cast_unsigned();
+            check_memory(&table, table.get(fd).map(|_| fd))?;
+            table.remove(fd)?
+        };
         self.on_close(&closed);
         Ok(())
     }
@@ -221,7 +226,9 @@ impl Files {
     /// # Errors
     /// `EBADF`.
     pub fn set_on_exec(&self, fd: u32, on_exec: OnExec) -> Result<(), Errno> {
-        self.table.lock().set_on_exec(fd, on_exec)
+        let mut table = self.table.lock();
+        check_memory(&table, table.get(fd).map(|_| fd))?;
+        table.set_on_exec(fd, on_exec)
     }
 
     /// Says that `execve` shall close the descriptors from `first` to `last`.

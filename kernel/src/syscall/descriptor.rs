@@ -12,7 +12,7 @@ use crate::fs::lookup::Start;
 use crate::fs::pipe::Pipe;
 use crate::fs::{OpenFile, PATH_MAX_BYTES};
 use crate::mm::user;
-use crate::process::current;
+use crate::process::{current, exit};
 
 /// The open file of a descriptor.
 ///
@@ -76,8 +76,13 @@ pub(super) fn start(fd: u64, path: &[u8]) -> Result<Start, Errno> {
 
 /// close(2).
 pub fn close(args: &Args) -> SysResult {
-    current().files().close(args[0] as i32)?;
-    Ok(0)
+    let thread = current();
+    let closed = thread.files().close(args[0] as i32);
+    if closed == Err(Errno::ENOMEM) {
+        // Nobody expects that a descriptor stays open: it is as with a page that cannot be copied.
+        exit::out_of_memory(thread);
+    }
+    closed.map(|()| 0)
 }
 
 /// Flags of close_range(2) (Linux, `uapi/linux/close_range.h`): the caller gets a table of its own first.
