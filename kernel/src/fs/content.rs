@@ -5,6 +5,7 @@
 //! a reference of its own. Holes read as zeroes and have no page until they are written or mapped.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::general::{RLIMIT_FSIZE, SEEK_HOLE};
@@ -87,10 +88,15 @@ fn exceed_limit() -> Errno {
 /// Unmaps what an object, of this identity, no longer has, in all programs. A child that is being made meanwhile may
 /// keep what its parent had.
 fn cut_mappings_off(identity: u64, from_bytes: u64) {
+    // The threads of a process come one after the other, mostly.
+    let mut last = None;
     for task in registry::tasks() {
         let space = thread_of(&task).and_then(|thread| thread.space.lock().clone());
-        if let Some(space) = space {
+        if let Some(space) = &space
+            && last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, space))
+        {
             space.cut_off(identity, from_bytes);
+            last = Some(space.clone());
         }
     }
 }

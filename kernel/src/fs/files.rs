@@ -191,13 +191,19 @@ impl Files {
     }
 
     /// Closes the descriptors from `first` to `last`.
-    pub fn close_range(&self, first: u32, last: u32) {
+    ///
+    /// # Errors
+    /// `ENOMEM` as [`Self::close`]; some are closed then.
+    pub fn close_range(&self, first: u32, last: u32) -> Result<(), Errno> {
         loop {
-            let closed = self.table.lock().remove_first_in(first, last);
-            match closed {
-                Some(file) => self.on_close(&file),
-                None => return,
-            }
+            let closed = {
+                let mut table = self.table.lock();
+                let next = table.iter_from(first).next().filter(|&fd| fd <= last);
+                let Some(fd) = next else { return Ok(()) };
+                check_memory(&table, next)?;
+                table.remove(fd)?
+            };
+            self.on_close(&closed);
         }
     }
 
@@ -232,13 +238,19 @@ impl Files {
     }
 
     /// Says that `execve` shall close the descriptors from `first` to `last`.
-    pub fn close_range_on_exec(&self, first: u32, last: u32) {
+    ///
+    /// # Errors
+    /// `ENOMEM` as [`Self::close`]; some are marked then.
+    pub fn close_range_on_exec(&self, first: u32, last: u32) -> Result<(), Errno> {
         let mut next = first;
         while let Some(fd) = self.next_open(next).filter(|&fd| fd <= last) {
-            // Another thread may have closed it meanwhile.
-            let _ = self.set_on_exec(fd, OnExec::Close);
-            next = fd + 1;
+            match self.set_on_exec(fd, OnExec::Close) {
+                // Another thread may have closed it meanwhile.
+                Ok(()) | Err(Errno::EBADF) => next = fd + 1,
+                Err(why) => return Err(why),
+            }
         }
+        Ok(())
     }
 
     /// The first open descriptor that is at least `least`.
@@ -260,8 +272,21 @@ fn check_memory(table: &FdTable<Arc<OpenFile>>, fd: Option<u32>) -> Result<(), E
 
 impl Drop for Files {
     fn drop(&mut self) {
-        if *self.has_locks.get_mut() {
-            self.close_range(0, u32::MAX);
+        if !*self.has_locks.get_mut() {
+            return;
+        }
+        // Nothing is taken out: what is shared with another table would be copied for that.
+        let mut next = 0;
+        loop {
+            let file = {
+                let table = self.table.lock();
+                let Some(fd) = table.iter_from(next).next() else { return };
+                next = fd + 1;
+                table.get(fd).cloned()
+            };
+            if let Some(file) = file {
+                self.on_close(&file);
+            }
         }
     }
 }

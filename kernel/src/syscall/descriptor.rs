@@ -76,13 +76,16 @@ pub(super) fn start(fd: u64, path: &[u8]) -> Result<Start, Errno> {
 
 /// close(2).
 pub fn close(args: &Args) -> SysResult {
-    let thread = current();
-    let closed = thread.files().close(args[0] as i32);
-    if closed == Err(Errno::ENOMEM) {
-        // Nobody expects that a descriptor stays open: it is as with a page that cannot be copied.
-        exit::out_of_memory(thread);
+    closed(current().files().close(args[0] as i32))
+}
+
+/// What becomes of a program whose descriptor may not have been closed for want of memory.
+fn closed(result: Result<(), Errno>) -> SysResult {
+    if result == Err(Errno::ENOMEM) {
+        // Nobody expects that it stays open: it is as with a page that cannot be copied.
+        exit::out_of_memory(current());
     }
-    closed.map(|()| 0)
+    result.map(|()| 0)
 }
 
 /// Flags of close_range(2) (Linux, `uapi/linux/close_range.h`): the caller gets a table of its own first.
@@ -103,11 +106,11 @@ pub fn close_range(args: &Args) -> SysResult {
         drop(shared);
     }
     if flags & CLOSE_RANGE_CLOEXEC != 0 {
-        thread.files().close_range_on_exec(first, last);
+        thread.files().close_range_on_exec(first, last)?;
+        Ok(0)
     } else {
-        thread.files().close_range(first, last);
+        closed(thread.files().close_range(first, last))
     }
-    Ok(0)
 }
 
 /// dup(2).

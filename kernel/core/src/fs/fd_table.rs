@@ -188,12 +188,6 @@ impl<T: Clone> FdTable<T> {
         Arc::make_mut(&mut self.chunks[chunk]).clear(slot).ok_or(Errno::EBADF)
     }
 
-    /// Takes out the first open descriptor in this range.
-    pub fn remove_first_in(&mut self, first: u32, last: u32) -> Option<T> {
-        let fd = self.iter_from(first).next().filter(|&fd| fd <= last)?;
-        self.remove(fd).ok()
-    }
-
     /// Takes out some descriptor that `execve` closes.
     pub fn remove_for_exec(&mut self) -> Option<T> {
         let chunk = self.chunks.iter_mut().find(|chunk| chunk.close_on_exec != 0)?;
