@@ -300,7 +300,11 @@ fn harmless(number: u64, args: &mut [u64; 6], own: u64) -> bool {
         // The program's lines go there.
         libc::SYS_write | libc::SYS_writev | libc::SYS_pwrite64 | libc::SYS_sendfile => args[0] > 2,
         // Limits that would end the family rather than this child.
-        libc::SYS_prlimit64 => args[0] == own || args[0] > 100_000,
+        libc::SYS_prlimit64 => {
+            // Of the argument the kernel looks at so many bits.
+            let pid = u64::from(args[0] as u32);
+            pid == own || pid > 100_000
+        }
         // On a host: its mounts, modules, clocks, names.
         libc::SYS_mount
         | libc::SYS_umount2
