@@ -107,7 +107,7 @@ impl Files {
         let file_after = file.clone();
         let inserted = {
             let mut table = self.table.lock();
-            check_memory(&table, table.lowest_free(least))
+            check_memory(&table, || table.lowest_free(least))
                 .and_then(|()| table.insert(least, limit, file, on_exec))
         };
         drop(file_after);
@@ -133,9 +133,9 @@ impl Files {
         on_exec: OnExec,
     ) -> Result<[u32; 2], Errno> {
         let mut table = self.table.lock();
-        let first = table.lowest_free(0);
+        let first = || table.lowest_free(0);
         check_memory(&table, first)?;
-        check_memory(&table, first.and_then(|first| table.lowest_free(first + 1)))?;
+        check_memory(&table, || table.lowest_free(first()? + 1))?;
         table.insert_pair(limit, files.clone(), on_exec)
     }
 
@@ -153,7 +153,7 @@ impl Files {
         let closed = {
             let mut table = self.table.lock();
             let file = table.get(from).cloned().ok_or(Errno::EBADF)?;
-            check_memory(&table, Some(to))?;
+            check_memory(&table, || Some(to))?;
             table.replace(to, limit, file, on_exec)?
         };
         if let Some(file) = closed {
@@ -170,7 +170,7 @@ impl Files {
         let closed = {
             let mut table = self.table.lock();
             let fd = fd.cast_unsigned();
-            check_memory(&table, table.get(fd).map(|_| fd))?;
+            check_memory(&table, || table.get(fd).map(|_| fd))?;
             table.remove(fd)?
         };
         self.on_close(&closed);
@@ -200,7 +200,7 @@ impl Files {
                 let mut table = self.table.lock();
                 let next = table.iter_from(first).next().filter(|&fd| fd <= last);
                 let Some(fd) = next else { return Ok(()) };
-                check_memory(&table, next)?;
+                check_memory(&table, || next)?;
                 table.remove(fd)?
             };
             self.on_close(&closed);
@@ -233,7 +233,7 @@ impl Files {
     /// `EBADF`.
     pub fn set_on_exec(&self, fd: u32, on_exec: OnExec) -> Result<(), Errno> {
         let mut table = self.table.lock();
-        check_memory(&table, table.get(fd).map(|_| fd))?;
+        check_memory(&table, || table.get(fd).map(|_| fd))?;
         table.set_on_exec(fd, on_exec)
     }
 
@@ -265,8 +265,11 @@ impl Files {
 }
 
 /// Whether a descriptor, if any, can be used in a table: where memory is short, only if that takes none.
-fn check_memory(table: &FdTable<Arc<OpenFile>>, fd: Option<u32>) -> Result<(), Errno> {
-    let is_refused = frames::is_scarce() && fd.is_some_and(|fd| !table.is_own(fd));
+fn check_memory(
+    table: &FdTable<Arc<OpenFile>>,
+    fd: impl FnOnce() -> Option<u32>,
+) -> Result<(), Errno> {
+    let is_refused = frames::is_scarce() && fd().is_some_and(|fd| !table.is_own(fd));
     if is_refused { Err(Errno::ENOMEM) } else { Ok(()) }
 }
 

@@ -80,20 +80,12 @@ impl<'a> Cursor<'a> {
     fn transfer_whole(
         &mut self,
         len_bytes: usize,
-        mut step: impl FnMut(Owner, u64, usize, usize) -> usize,
+        step: impl FnMut(Owner, u64, usize, usize) -> usize,
     ) -> Result<usize, Errno> {
-        let len_bytes = len_bytes.min(self.left_bytes);
-        if len_bytes > self.now.len_bytes {
-            let (now, next, left_bytes) = (self.now, self.next, self.left_bytes);
-            return self.transfer_many(len_bytes, step).inspect_err(|_| {
-                (self.now, self.next, self.left_bytes) = (now, next, left_bytes);
-            });
-        }
-        if step(self.owner, self.now.address, 0, len_bytes) < len_bytes {
-            return Err(Errno::EFAULT);
-        }
-        self.advance(len_bytes);
-        Ok(len_bytes)
+        let (now, next, left_bytes) = (self.now, self.next, self.left_bytes);
+        self.transfer(len_bytes, step).inspect_err(|_| {
+            (self.now, self.next, self.left_bytes) = (now, next, left_bytes);
+        })
     }
 
     #[inline]
