@@ -51,7 +51,8 @@ enum Verb {
     Image(image::Options),
     /// Run every test, or those that match.
     Test {
-        /// Part of tests' names, or a step: fmt, clippy-host, clippy-kernel, host, loom, images, guest.
+        /// Part of tests' names, or a step: fmt, clippy-host, clippy-kernel,
+        /// clippy-programs, host, loom, images, guest.
         filter: Option<String>,
     },
     /// Measure what the kernel's paths cost, compare with what they cost before, and fail where they cost more.

@@ -79,16 +79,28 @@ fn build(project: &Project, wanted: &[(String, Source)]) -> Result<()> {
     Ok(())
 }
 
+/// A command of Cargo for the package of the Rust programs.
+pub fn cargo(project: &Project, command: &str) -> Command {
+    let mut cargo = project.cargo([command, "--quiet", "--target", PROGRAM_TARGET]);
+    cargo.arg("--manifest-path").arg(package(project));
+    cargo.env("CARGO_TARGET_DIR", target_dir(project));
+    cargo
+}
+
+/// Theirs alone: another profile than the workspace's.
+fn target_dir(project: &Project) -> PathBuf {
+    project.target_dir.join("programs")
+}
+
 fn build_rust(project: &Project, names: &[&str], dir: &Path) -> Result<()> {
-    let target_dir = project.target_dir.join("programs");
-    let mut cargo = project.cargo(["build", "--release", "--quiet", "--target", PROGRAM_TARGET]);
-    cargo.arg("--manifest-path").arg(package(project)).env("CARGO_TARGET_DIR", &target_dir);
+    let mut cargo = cargo(project, "build");
+    cargo.arg("--release");
     for name in names {
         cargo.args(["--bin", name]);
     }
     run(cargo.stdin(Stdio::null()).stdout(Stdio::from(std::io::stderr())))?;
     for name in names {
-        let from = target_dir.join(PROGRAM_TARGET).join("release").join(name);
+        let from = target_dir(project).join(PROGRAM_TARGET).join("release").join(name);
         let to = dir.join(name);
         std::fs::copy(&from, &to)
             .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;

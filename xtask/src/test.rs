@@ -25,16 +25,18 @@ enum Step {
     Format,
     LintHost,
     LintKernel,
+    LintPrograms,
     Host,
     Loom,
     Images,
     Guest,
 }
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step::Format,
     Step::LintHost,
     Step::LintKernel,
+    Step::LintPrograms,
     Step::Host,
     Step::Loom,
     Step::Images,
@@ -47,6 +49,7 @@ impl fmt::Display for Step {
             Self::Format => "fmt",
             Self::LintHost => "clippy-host",
             Self::LintKernel => "clippy-kernel",
+            Self::LintPrograms => "clippy-programs",
             Self::Host => "host",
             Self::Loom => "loom",
             Self::Images => "images",
@@ -117,7 +120,14 @@ pub fn test(project: &Project, filter: Option<&str>) -> Result<ExitCode> {
 
 fn run_step(project: &Project, step: Step, names: Option<&str>, tally: &mut Tally) -> Result<()> {
     match step {
-        Step::Format => check(step, &mut project.cargo(["fmt", "--all", "--check"]), tally),
+        Step::Format => {
+            check(step, &mut project.cargo(["fmt", "--all", "--check"]), tally)?;
+            for package in ["tests/programs", "examples/hello-app"] {
+                let mut cargo = project.cargo(["fmt", "--check", "--manifest-path"]);
+                check(step, cargo.arg(project.root.join(package).join("Cargo.toml")), tally)?;
+            }
+            Ok(())
+        }
         Step::LintHost => {
             let mut cargo = project.cargo(["clippy", "--quiet", "--all-targets"]);
             check(step, cargo.args(["--", "-D", "warnings"]), tally)
@@ -126,6 +136,10 @@ fn run_step(project: &Project, step: Step, names: Option<&str>, tally: &mut Tall
             let mut cargo = project.cargo(["clippy", "--quiet", "--package", "orrery"]);
             cargo.args(["--target", IMAGE_TARGET, "--", "-D", "warnings"]);
             check(step, &mut cargo, tally)
+        }
+        Step::LintPrograms => {
+            let mut cargo = programs::cargo(project, "clippy");
+            check(step, cargo.args(["--", "-D", "warnings"]), tally)
         }
         Step::Host => {
             let mut cargo = project.cargo(["test", "--no-fail-fast"]);

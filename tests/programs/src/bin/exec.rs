@@ -394,11 +394,10 @@ fn from_thread() {
 fn from_thread_with_its_own() {
     const RESET_ON_FORK: i32 = 0x4000_0000;
     let block = |signals: &[i32]| _ = signal::mask(libc::SIG_SETMASK, signal::set(signals));
-    let temporary_masks: [(&str, fn(&u64)); _] = [
-        ("sigsuspend", |mask| _ = sys!(SYS_rt_sigsuspend, mask, signal::SET_BYTES)),
-        ("ppoll", |mask| _ = sys!(SYS_ppoll, 0, 0, 0, mask, signal::SET_BYTES)),
-    ];
-    for (name, sleep) in temporary_masks {
+    let suspend = |mask: &u64| sys!(SYS_rt_sigsuspend, mask, signal::SET_BYTES);
+    let poll = |mask: &u64| sys!(SYS_ppoll, 0, 0, 0, mask, signal::SET_BYTES);
+    let temporary_masks: [fn(&u64) -> sys::Result; 2] = [suspend, poll];
+    for (name, sleep) in ["sigsuspend", "ppoll"].into_iter().zip(temporary_masks) {
         let status = ending(|| {
             std::thread::spawn(move || {
                 block(&[libc::SIGTERM]);
@@ -408,7 +407,7 @@ fn from_thread_with_its_own() {
                 run(&["x", "@signals"], &[])
             });
             block(&[libc::SIGHUP]);
-            sleep(&signal::set(&[libc::SIGINT]));
+            let _ = sleep(&signal::set(&[libc::SIGINT]));
             98
         });
         say!("in {name}: {status}");
