@@ -12,7 +12,8 @@
 //! - [`epoch`]: when what lock-free lookups may still see can be freed
 //! - [`timer`]: the CPU's timer: sleeps and slices; [`tick`]: what a busy CPU does regularly
 //! - [`alarm`]: functions called at a time
-//! - [`wait`]: wait queues; [`mutex`]: a lock whose waiters sleep
+//! - [`wait`]: wait queues; [`mutex`]: a lock whose waiters sleep; [`pausing`]: one whose
+//!   waiters spin, unless its holder lets others run
 //! - [`call`]: functions run on other CPUs, and stopping them
 //! - [`interrupt`]: what an interrupt does, deferred work, preemption at its end
 //!
@@ -27,6 +28,7 @@ pub mod epoch;
 pub mod idle;
 pub mod interrupt;
 pub mod mutex;
+pub mod pausing;
 pub mod switch;
 pub mod task;
 pub mod tick;

@@ -237,6 +237,12 @@ impl WaitQueue {
         any
     }
 
+    /// Whether somebody may wait, for those who have had a barrier after what waiters look at changed.
+    #[inline(always)]
+    pub fn may_be_occupied(&self) -> bool {
+        self.is_occupied.load(Ordering::Relaxed)
+    }
+
     /// Whether somebody waits.
     pub fn has_waiters(&self) -> bool {
         !self.waiters.lock_irq().first.is_null()

@@ -1,7 +1,8 @@
 //! Spinlocks that know their owner.
 //!
 //! The lock word is 0 when free, else the owning CPU's number plus one, so that a recursive lock is
-//! found where it happens and a panic can say who held what. Holding one disables preemption; data
+//! found where it happens and a panic can say who held what; or it says that a task keeps the lock that has no
+//! CPU at the moment. Holding one disables preemption; data
 //! that interrupt handlers touch as well is locked with [`SpinLock::lock_irq`]. In images with debug
 //! assertions every acquisition is checked by [`lockdep`](super::lockdep).
 
@@ -14,6 +15,9 @@ use super::lockdep::{self, ClassCell};
 use super::preempt;
 use crate::arch::irq::IrqOff;
 use crate::arch::{cpu, hooks, latency, percpu};
+
+/// The lock word while whoever holds it does not run.
+const KEPT: u32 = u32::MAX;
 
 /// Mutual exclusion by spinning.
 pub struct SpinLock<T: ?Sized> {
@@ -52,16 +56,22 @@ impl<T: ?Sized> SpinLock<T> {
     }
 
     /// [`Self::lock`] for locks that are held long, as one that waits for other CPUs is: whoever waits may be
-    /// preempted meanwhile. For tasks that hold nothing.
+    /// preempted meanwhile, and sleeps, which is what `while_kept` does, while the lock
+    /// [is kept](Self::keep_over_preemption). For tasks that hold nothing.
     #[inline(always)]
     #[track_caller]
-    pub fn lock_patiently(&self) -> SpinGuard<'_, T> {
+    pub fn lock_patiently(&self, while_kept: impl Fn()) -> SpinGuard<'_, T> {
+        debug_assert!(
+            percpu::preempt_depth() == 0 && !percpu::in_interrupt(),
+            "`{}` is waited for where nobody may sleep",
+            self.name
+        );
         percpu::preempt_disable();
         latency::preemption_is_off();
         let me = percpu::owner_word();
         lockdep::on_acquire(&self.class, self.name);
         if self.owner.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.acquire_patiently(me);
+            self.acquire_patiently(me, while_kept);
         }
         SpinGuard { lock: self }
     }
@@ -106,14 +116,44 @@ impl<T: ?Sized> SpinLock<T> {
         Some(SpinHeld { lock: self })
     }
 
-    /// Number of the CPU that holds the lock.
-    pub fn owner(&self) -> Option<u32> {
-        self.owner.load(Ordering::Relaxed).checked_sub(1)
+    /// Whether anybody holds the lock.
+    pub fn is_locked(&self) -> bool {
+        self.owner.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it is [kept](Self::keep_over_preemption) just now.
+    pub fn is_kept(&self) -> bool {
+        self.owner.load(Ordering::SeqCst) == KEPT
+    }
+
+    /// Goes through the scheduler if that is due, with the lock locked all the time. Taking it back is a full
+    /// barrier.
+    ///
+    /// # Panics
+    /// If this CPU does not hold the lock.
+    #[cold]
+    #[track_caller]
+    pub fn keep_over_preemption(&self) {
+        let owner = self.owner.load(Ordering::Relaxed);
+        assert!(owner == percpu::owner_word(), "`{}` is kept by who does not hold it", self.name);
+        lockdep::on_release(&self.class, self.name);
+        self.owner.store(KEPT, Ordering::SeqCst);
+        latency::preemption_returns();
+        preempt::enable();
+        percpu::preempt_disable();
+        latency::preemption_is_off();
+        lockdep::on_acquire(&self.class, self.name);
+        self.owner.swap(percpu::owner_word(), Ordering::SeqCst);
     }
 
     /// The lock's class name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The value, of which the caller is the only owner.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 
     /// Where the value is, for those who know that nobody changes it meanwhile.
@@ -161,7 +201,7 @@ impl<T: ?Sized> SpinLock<T> {
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn acquire_patiently(&self, mut me: u32) {
+    fn acquire_patiently(&self, mut me: u32, while_kept: impl Fn()) {
         let owner = self.owner.load(Ordering::Relaxed);
         assert!(owner != me, "spinlock `{}` taken twice by CPU {}", self.name, me - 1);
         let since_ticks = crate::arch::tsc::now();
@@ -170,8 +210,12 @@ impl<T: ?Sized> SpinLock<T> {
             lockdep::on_release(&self.class, self.name);
             latency::preemption_returns();
             preempt::enable();
-            while self.owner.load(Ordering::Relaxed) != 0 {
-                cpu::pause();
+            loop {
+                match self.owner.load(Ordering::Relaxed) {
+                    0 => break,
+                    KEPT => while_kept(),
+                    _ => cpu::pause(),
+                }
             }
             percpu::preempt_disable();
             latency::preemption_is_off();

@@ -3,7 +3,7 @@
 //! Areas are whole pages, do not overlap, and neighbours that are alike are one. The set's clone is
 //! O(1), as a fork wants it.
 
-use super::tree::Tree;
+use super::tree::{Total, Tree};
 
 /// Areas that a program may have (Linux's `vm.max_map_count`).
 pub const MAX_AREAS: usize = 65_530;
@@ -161,30 +161,34 @@ pub struct TooManyAreas;
 #[derive(Clone)]
 pub struct Areas<B> {
     tree: Tree<B>,
-    count: usize,
-    bytes: u64,
+    total: Total,
 }
 
 impl<B: Backing> Default for Areas<B> {
     fn default() -> Self {
-        Self { tree: Tree::default(), count: 0, bytes: 0 }
+        Self { tree: Tree::default(), total: Total::default() }
     }
 }
 
 impl<B: Backing> Areas<B> {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.count
+        self.total.areas
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len() == 0
     }
 
     /// Bytes in all of them.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.total.bytes
+    }
+
+    /// Bytes of `start..end` that are in areas. Logarithmic in the number of areas.
+    pub fn bytes_within(&self, start: u64, end: u64) -> u64 {
+        self.tree.bytes_within(start, end)
     }
 
     /// The area that contains `address`.
@@ -213,7 +217,10 @@ impl<B: Backing> Areas<B> {
     pub fn within(&self, start: u64, end: u64) -> impl Iterator<Item = &Area<B>> {
         let mut at = start;
         core::iter::from_fn(move || {
-            let area = self.first_above(at).filter(|area| area.start < end)?;
+            let area = (at < end).then(|| self.first_above(at))??;
+            if area.start >= end {
+                return None;
+            }
             at = area.end;
             Some(area)
         })
@@ -226,14 +233,7 @@ impl<B: Backing> Areas<B> {
 
     /// Whether there is no gap in `start..end`.
     pub fn covers(&self, start: u64, end: u64) -> bool {
-        let mut at = start;
-        while at < end {
-            match self.find(at) {
-                Some(area) => at = area.end,
-                None => return false,
-            }
-        }
-        true
+        start >= end || self.bytes_within(start, end) == end - start
     }
 
     /// Start of the highest gap of `len_bytes` in `low..high`.
@@ -249,7 +249,7 @@ impl<B: Backing> Areas<B> {
         debug_assert!(area.start < area.end && self.is_free(area.start, area.end));
         let before = self.last_below(area.start).filter(|it| it.joins(&area)).cloned();
         let after = self.first_above(area.end).filter(|it| area.joins(it)).map(|it| it.start);
-        if self.count >= MAX_AREAS && before.is_none() && after.is_none() {
+        if self.len() >= MAX_AREAS && before.is_none() && after.is_none() {
             return Err(TooManyAreas);
         }
         if let Some(before) = before {
@@ -264,47 +264,58 @@ impl<B: Backing> Areas<B> {
     }
 
     fn put(&mut self, area: Area<B>) {
-        self.count += 1;
-        self.bytes += area.len_bytes();
+        self.total.areas += 1;
+        self.total.bytes += area.len_bytes();
         self.tree.insert(area);
     }
 
     fn take(&mut self, start: u64) -> Option<Area<B>> {
         let area = self.tree.remove(start)?;
-        self.count -= 1;
-        self.bytes -= area.len_bytes();
+        self.total.areas -= 1;
+        self.total.bytes -= area.len_bytes();
         Some(area)
     }
 
-    /// Takes all areas, or parts of them, out of `start..end`, and calls `removed` with each.
+    /// Takes all areas, or parts of them, out of `start..end`. Logarithmic in the number of areas, but that what
+    /// nobody else has of them is dropped.
     ///
     /// # Errors
     /// [`TooManyAreas`], when that would make two of one; nothing changes then.
-    pub fn remove(
-        &mut self,
-        start: u64,
-        end: u64,
-        mut removed: impl FnMut(Area<B>),
-    ) -> Result<(), TooManyAreas> {
-        let is_inside = |area: &Area<B>| area.start < start && area.end > end;
-        if self.count >= MAX_AREAS && self.find(start).is_some_and(is_inside) {
+    pub fn remove(&mut self, start: u64, end: u64) -> Result<(), TooManyAreas> {
+        let Some(first) = self.first_above(start).filter(|it| it.start < end) else {
+            return Ok(());
+        };
+        let (first, first_end) = (first.start, first.end);
+        if self.len() >= MAX_AREAS && first < start && first_end > end {
             return Err(TooManyAreas);
         }
-        while let Some(area) = self.first_above(start).filter(|area| area.start < end) {
-            let first = area.start;
-            let Some(area) = self.take(first) else { break };
-            if area.start < start {
-                self.put(area.part(area.start, start));
-            }
-            if area.end > end {
-                self.put(area.part(end, area.end));
-            }
-            removed(area.part(start, end));
+        if first < start || first_end >= end {
+            self.cut_out(first, start, end);
         }
+        if first_end >= end {
+            return Ok(());
+        }
+        if let Some(last) = self.last_below(end).filter(|it| it.end > end).map(|it| it.start) {
+            self.cut_out(last, start, end);
+        }
+        self.tree.remove_within(start, end);
+        self.total = self.tree.total();
         Ok(())
     }
 
-    /// Gives what is in `start..end` another protection.
+    /// Takes `start..end` out of the area that starts at `first`.
+    fn cut_out(&mut self, first: u64, start: u64, end: u64) {
+        let Some(area) = self.take(first) else { return };
+        if area.start < start {
+            self.put(area.part(area.start, start));
+        }
+        if area.end > end {
+            self.put(area.part(end, area.end));
+        }
+    }
+
+    /// Gives what is in `start..end` another protection. Calls `pause` between areas: there may be many, each of which
+    /// takes its time.
     ///
     /// # Errors
     /// [`TooManyAreas`]; nothing changes then.
@@ -313,8 +324,9 @@ impl<B: Backing> Areas<B> {
         start: u64,
         end: u64,
         protection: Protection,
+        pause: impl Fn(),
     ) -> Result<(), TooManyAreas> {
-        if self.count + 2 > MAX_AREAS {
+        if self.len() + 2 > MAX_AREAS {
             return Err(TooManyAreas);
         }
         let mut at = start;
@@ -324,9 +336,10 @@ impl<B: Backing> Areas<B> {
             let part = Area { protection, ..area.part(start, end) };
             at = part.end;
             if part.protection != area.protection {
-                self.remove(part.start, part.end, drop)?;
+                self.remove(part.start, part.end)?;
                 self.insert(part)?;
             }
+            pause();
         }
         Ok(())
     }

@@ -37,10 +37,11 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let range = || (0..PAGES, prop_oneof![4 => 1..4u64, 1 => 1..40u64]);
     prop_oneof![
-        8 => (range(), 0..4u64, prop::option::of(0..2u8)).prop_map(|((at, pages), bits, file)| {
+        9 => (range(), 0..4u64, prop::option::of(0..2u8)).prop_map(|((at, pages), bits, file)| {
             Op::Insert { at, pages, bits, file }
         }),
         3 => range().prop_map(|(at, pages)| Op::Remove { at, pages }),
+        1 => (0..PAGES, 1..PAGES).prop_map(|(at, pages)| Op::Remove { at, pages }),
         2 => (range(), 0..4u64).prop_map(|((at, pages), bits)| Op::Protect { at, pages, bits }),
         1 => Just(Op::Clone),
     ]
@@ -118,10 +119,10 @@ proptest! {
                     }
                 }
                 Op::Remove { at, pages } => {
-                    let mut bytes = 0;
-                    let removed = |area: Area<Source>| bytes += area.len_bytes();
-                    areas.remove(at * PAGE_BYTES, (at + pages) * PAGE_BYTES, removed).unwrap();
-                    prop_assert_eq!(bytes, model.range(at..at + pages).count() as u64 * PAGE_BYTES);
+                    let (start, end) = (at * PAGE_BYTES, (at + pages) * PAGE_BYTES);
+                    let bytes = model.range(at..at + pages).count() as u64 * PAGE_BYTES;
+                    prop_assert_eq!(areas.bytes_within(start, end), bytes);
+                    areas.remove(start, end).unwrap();
                     model.retain(|page, _| !(at..at + pages).contains(page));
                 }
                 Op::Protect { at, pages, bits } => {
@@ -129,7 +130,7 @@ proptest! {
                     let covered = model.range(at..at + pages).count() as u64 == pages;
                     let (start, end) = (at * PAGE_BYTES, (at + pages) * PAGE_BYTES);
                     prop_assert_eq!(areas.covers(start, end), covered);
-                    areas.protect(start, end, protection).unwrap();
+                    areas.protect(start, end, protection, || {}).unwrap();
                     model.range_mut(at..at + pages).for_each(|(_, page)| page.0 = protection);
                 }
                 Op::Clone => clones.push((areas.clone(), model.clone())),
@@ -164,13 +165,13 @@ fn there_is_a_limit() {
     assert_eq!(areas.insert(area(3 * MAX_AREAS as u64)), Err(TooManyAreas));
     areas.insert(area(1)).unwrap();
     assert_eq!(areas.len(), MAX_AREAS - 1);
-    assert_eq!(areas.remove(PAGE_BYTES, 2 * PAGE_BYTES, drop), Ok(()));
-    let in_the_middle = areas.remove(PAGE_BYTES, 2 * PAGE_BYTES, drop);
+    assert_eq!(areas.remove(PAGE_BYTES, 2 * PAGE_BYTES), Ok(()));
+    let in_the_middle = areas.remove(PAGE_BYTES, 2 * PAGE_BYTES);
     assert_eq!((in_the_middle, areas.len(), full.len()), (Ok(()), MAX_AREAS, MAX_AREAS));
     let starts: Vec<u64> = areas.iter().map(|it| it.start / PAGE_BYTES).collect();
     assert!(starts.iter().enumerate().all(|(n, &page)| page == 2 * n as u64));
     for page in 0..MAX_AREAS as u64 {
-        areas.remove(page * 2 * PAGE_BYTES, (page * 2 + 1) * PAGE_BYTES, drop).unwrap();
+        areas.remove(page * 2 * PAGE_BYTES, (page * 2 + 1) * PAGE_BYTES).unwrap();
     }
     assert!(areas.is_empty() && areas.bytes() == 0 && full.len() == MAX_AREAS);
 }

@@ -327,6 +327,11 @@ impl Memory for View<'_> {
         self.machine.word(to).store(value, Relaxed);
     }
 
+    fn pause(&self) {
+        (self.meanwhile)();
+        self.machine.look_around();
+    }
+
     fn flush(&self, pages: Stale<'_>) {
         let Self { machine, space, .. } = *self;
         let omit = machine.omit;

@@ -22,16 +22,18 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// Pages that share tables of each level, and such that do not.
-const PAGES: [u64; 10] = [
+const PAGES: [u64; 12] = [
     16 * MIB,
     16 * MIB + PAGE_BYTES,
     16 * MIB + 9 * PAGE_BYTES,
     18 * MIB,
     18 * MIB + PAGE_BYTES,
     GIB,
+    GIB + 5 * PAGE_BYTES,
     3 * GIB,
     3 * GIB + 3 * PAGE_BYTES,
     512 * GIB,
+    512 * GIB + 5 * PAGE_BYTES,
     1024 * GIB + 2 * MIB,
 ];
 
@@ -50,7 +52,7 @@ fn kind(page: usize) -> Kind {
     match page {
         1 => Kind::Pinned,
         4 => Kind::Counted,
-        2 | 7 => Kind::Shared,
+        2 | 8 => Kind::Shared,
         _ => Kind::Anonymous,
     }
 }
@@ -71,6 +73,25 @@ struct Program {
     space: Space,
     /// `None` where nothing is mapped.
     pages: [Option<Expected>; PAGES.len()],
+}
+
+/// Which pages go where when so many bytes move from one page's place to another's; `None` if that cannot be: where
+/// anything is at the target, or a page would be another kind of page there, or none that the model knows.
+fn moves(program: &Program, page: usize, to: usize, len_bytes: u64) -> Option<Vec<(usize, usize)>> {
+    let (from, target) = (PAGES[page], PAGES[to]);
+    let is_aligned = len_bytes == PAGE_BYTES || (from | target).is_multiple_of(len_bytes);
+    let within =
+        |start: u64| (0..PAGES.len()).filter(move |&it| PAGES[it].wrapping_sub(start) < len_bytes);
+    if !is_aligned || from == target || within(target).any(|it| program.pages[it].is_some()) {
+        return None;
+    }
+    let mapped = within(from).filter(|&it| program.pages[it].is_some());
+    let place = |it: usize| {
+        let to = PAGES.iter().position(|&at| at == PAGES[it] - from + target)?;
+        let is_alike = kind(it) == Kind::Anonymous && kind(to) == Kind::Anonymous;
+        is_alike.then_some((it, to))
+    };
+    mapped.map(place).collect()
 }
 
 impl Program {
@@ -126,10 +147,12 @@ enum Op {
         last: usize,
         protection: Protection,
     },
+    /// A page moves, or so many bytes that are one entry's.
     Move {
         program: usize,
         page: usize,
         to: usize,
+        len_bytes: u64,
     },
     /// So many frames are left.
     Scarce {
@@ -169,7 +192,8 @@ impl World {
         };
         let root = world.machine.alloc(0).unwrap();
         let mut program = Program { space: world.machine.space(root), pages: [None; PAGES.len()] };
-        (0..PAGES.len()).for_each(|page| program.map(page));
+        // Some are left free, for others to move to.
+        (0..PAGES.len()).filter(|page| ![9, 10].contains(page)).for_each(|page| program.map(page));
         world.programs.borrow_mut()[0] = Some(program);
         world
     }
@@ -304,21 +328,21 @@ impl World {
                 }
                 update.release();
             }
-            Op::Move { program: number, page, to } => {
-                let is_alike = kind(page) == Kind::Anonymous && kind(to) == Kind::Anonymous;
-                if is_alike && program.pages[page].is_some() && program.pages[to].is_none() {
-                    // Meanwhile it may be seen at either place.
-                    if let Some(program) = &mut self.programs.borrow_mut()[number] {
-                        program.pages[to] = program.pages[page];
-                    }
-                    let mut update = Update::<_, 2>::new(&view, root);
-                    let result = update.move_pages(PAGES[page], PAGES[to], PAGE_BYTES);
-                    update.flush();
-                    if result.is_ok() {
+            Op::Move { program: number, page, to, len_bytes } => {
+                let Some(moves) = moves(program, page, to, len_bytes) else { return true };
+                // Meanwhile they may be seen at either place.
+                if let Some(program) = &mut self.programs.borrow_mut()[number] {
+                    moves.iter().for_each(|&(page, to)| program.pages[to] = program.pages[page]);
+                }
+                let mut update = Update::<_, 2>::new(&view, root);
+                let result = update.move_pages(PAGES[page], PAGES[to], len_bytes);
+                update.flush();
+                if result.is_ok() {
+                    for (page, to) in moves {
                         program.pages[to] = program.pages[page].take();
                     }
-                    update.release();
                 }
+                update.release();
             }
             Op::Idle { .. } | Op::Run { .. } | Op::Scarce { .. } => unreachable!(),
         }
@@ -455,6 +479,9 @@ fn op() -> impl Strategy<Value = Op> {
     let page = || 0..PAGES.len();
     let cpu = || 0..CPUS;
     let range = || (page(), page()).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    // Places that tables of anonymous pages can move from and to.
+    let aligned = || prop_oneof![Just(5usize), Just(9), Just(11)];
+    let len_bytes = || prop_oneof![Just(2 * MIB), Just(GIB)];
     let protection =
         prop_oneof![Just(Protection::NONE), Just(Protection::READ), Just(Protection::READ_WRITE),];
     prop_oneof![
@@ -462,7 +489,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(cpu, program, page, word)| Op::Write { cpu, program, page, word }),
         4 => (cpu(), program(), page()).prop_map(|(cpu, program, page)| Op::Read { cpu, program, page }),
         6 => (program(), program()).prop_map(|(program, child)| Op::Fork { program, child }),
-        2 => program().prop_map(|program| Op::Exit { program }),
+        1 => program().prop_map(|program| Op::Exit { program }),
         4 => (cpu(), program()).prop_map(|(cpu, program)| Op::Run { cpu, program }),
         1 => cpu().prop_map(|cpu| Op::Idle { cpu }),
         2 => (program(), range())
@@ -471,8 +498,10 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (program(), range(), protection).prop_map(|(program, (first, last), protection)| {
             Op::Protect { program, first, last, protection }
         }),
-        2 => (program(), page(), page())
-            .prop_map(|(program, page, to)| Op::Move { program, page, to }),
+        3 => (program(), page(), page())
+            .prop_map(|(program, page, to)| Op::Move { program, page, to, len_bytes: PAGE_BYTES }),
+        4 => (program(), aligned(), aligned(), len_bytes())
+            .prop_map(|(program, page, to, len_bytes)| Op::Move { program, page, to, len_bytes }),
         1 => prop_oneof![0..6u32, Just(u32::MAX), Just(u32::MAX)]
             .prop_map(|frames| Op::Scarce { frames }),
     ]
@@ -519,7 +548,7 @@ proptest! {
 #[test]
 fn a_refused_write_hides_no_other() {
     let world = World::new(1, false, Omit::Nothing);
-    let page = 7;
+    let page = 8;
     let write = |program, word| Op::Write { cpu: program, program, page, word };
     let protection = Protection::READ;
     world.run(&write(0, 1));

@@ -1,7 +1,7 @@
 //! Changes of many pages at once: unmap, protect, move.
 //!
 //! Each is all or nothing: what can fail for want of memory, making the tables on the way our own,
-//! comes first.
+//! comes first. What is walked page by page is walked with a [pause](Memory::pause) after each table.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -129,6 +129,9 @@ impl<M: Memory + ?Sized, const N: usize> Update<'_, M, N> {
                 // Our own: `own_edge` has been here.
                 pages += self.unmap_below(entry.pfn(), level - 1, at, next);
             }
+            if level > 1 {
+                self.memory.pause();
+            }
             at = next;
             if index % 8 == 7 || at == end {
                 self.forget_if_empty(table, index);
@@ -182,6 +185,7 @@ impl<M: Memory + ?Sized, const N: usize> Update<'_, M, N> {
                 let child = self.own_child(table, level, at)?;
                 self.own_tables(child, level - 1, at, next, affected)?;
             }
+            self.memory.pause();
             at = next;
         }
         Ok(())
@@ -203,6 +207,7 @@ impl<M: Memory + ?Sized, const N: usize> Update<'_, M, N> {
             } else if entry.has(Entry::WRITABLE) {
                 // A table that is not our own has no affected page.
                 self.change_below(entry.pfn(), level - 1, at, next, withdraw);
+                self.memory.pause();
             }
             at = next;
         }
@@ -211,59 +216,94 @@ impl<M: Memory + ?Sized, const N: usize> Update<'_, M, N> {
     /// Moves the pages of `from..from + len_bytes` to `to`, where nothing is mapped; the ranges do
     /// not overlap.
     ///
+    /// Where both places are so aligned, whole subtrees are moved, as one entry each.
+    ///
     /// # Errors
     /// [`OutOfMemory`]; nothing has moved then.
     pub fn move_pages(&mut self, from: u64, to: u64, len_bytes: u64) -> Result<(), OutOfMemory> {
-        self.own_tables(self.root, ROOT_LEVEL, from, from + len_bytes, &|entry| !entry.is_empty())?;
+        self.each_subtree(from, to, len_bytes, |this, level, from, to| {
+            this.own_table(level, from)?;
+            this.own_table(level, to).map(drop)
+        })?;
+        self.each_subtree(from, to, len_bytes, |this, level, from, to| {
+            let (source, target) = (this.own_table(level, from)?, this.own_table(level, to)?);
+            this.move_entry(level, (source, from), (target, to));
+            Ok(())
+        })
+    }
+
+    /// Calls `act` with the level of the table, and both addresses, of each entry that is occupied in
+    /// `from..from + len_bytes` and can move to `to` as a whole: as large ones as there are.
+    fn each_subtree(
+        &mut self,
+        from: u64,
+        to: u64,
+        len_bytes: u64,
+        mut act: impl FnMut(&mut Self, u8, u64, u64) -> Result<(), OutOfMemory>,
+    ) -> Result<(), OutOfMemory> {
+        let end = from + len_bytes;
         let mut at = from;
-        while at < from + len_bytes {
-            at = match self.own_leaf(at) {
-                Leaf::Occupied(..) => {
-                    self.own_path(at - from + to)?;
-                    at + PAGE_BYTES
-                }
-                Leaf::NoneBefore(next) => next,
+        while at < end {
+            let target = at - from + to;
+            let fits = |level: &u8| {
+                let span = 1 << entry_shift(*level);
+                (at | target).is_multiple_of(span) && end - at >= span
             };
-        }
-        let mut at = from;
-        while at < from + len_bytes {
-            at = match self.own_leaf(at) {
-                Leaf::Occupied(source, entry) => {
-                    let target = self.own_path(at - from + to)?;
-                    self.vacate(source, entry_index(1, at));
-                    self.stale(at);
-                    self.occupy(target, entry_index(1, at - from + to), entry);
-                    at + PAGE_BYTES
+            let level = (2..=ROOT_LEVEL).rev().find(fits).unwrap_or(1);
+            at = match self.occupied(level, at) {
+                Ok(next) => {
+                    act(self, level, at, target)?;
+                    next
                 }
-                Leaf::NoneBefore(next) => next,
+                Err(next) => next,
             };
+            if level > 1 || at.is_multiple_of(1 << entry_shift(2)) {
+                self.memory.pause();
+            }
         }
         Ok(())
     }
 
-    /// What there is at `address`, in tables that are our own.
-    fn own_leaf(&self, address: u64) -> Leaf {
+    /// Where the entry of a table of this level ends that leads on to `address`, if it is occupied; as an error, the
+    /// address up to which there is nothing.
+    fn occupied(&self, wanted: u8, address: u64) -> Result<u64, u64> {
         let mut table = self.root;
-        for level in (1..=ROOT_LEVEL).rev() {
+        let mut level = ROOT_LEVEL;
+        loop {
             let entry = self.entry(table, level, address);
-            if level == 1 && !entry.is_empty() {
-                return Leaf::Occupied(table, entry);
+            let end = part_end(level, address, u64::MAX);
+            if entry.is_empty() {
+                return Err(end);
             }
-            if level == 1 || !entry.has(Entry::WRITABLE) {
-                return Leaf::NoneBefore(part_end(level, address, u64::MAX));
+            if level == wanted {
+                return Ok(end);
             }
             table = entry.pfn();
+            level -= 1;
         }
-        unreachable!("the walk ends at level 1")
     }
-}
 
-/// What a walk to a page found.
-enum Leaf {
-    /// The table of level 1, and the page's entry.
-    Occupied(Pfn, Entry),
-    /// Nothing of our own up to this address.
-    NoneBefore(u64),
+    /// Moves an entry, and all that it leads to, from one owned table of this level to another, where it replaces
+    /// tables that map nothing.
+    fn move_entry(&mut self, level: u8, from: (Pfn, u64), to: (Pfn, u64)) {
+        let ((source, address), (target, target_address)) = (from, to);
+        let index = entry_index(level, address);
+        let target_index = entry_index(level, target_address);
+        let moved = self.entry(source, level, address);
+        let replaced = self.entry(target, level, target_address);
+        if !replaced.is_empty() {
+            self.vacate(target, target_index);
+            self.all_stale();
+            self.retire(replaced.pfn(), level - 1);
+        }
+        self.vacate(source, index);
+        if level == 1 {
+            self.stale(address);
+        } else {
+            self.all_stale();
+        }
+        self.occupy(target, target_index, moved);
+    }
 }
 
 /// Whether any occupied page entry of `start..end`, below a table of this level, is `affected`.
@@ -288,6 +328,9 @@ fn any_page<M: Memory + ?Sized>(
             };
         if found {
             return true;
+        }
+        if level > 1 {
+            memory.pause();
         }
         at = next;
     }

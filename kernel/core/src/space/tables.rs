@@ -60,6 +60,9 @@ pub trait Memory {
     /// Makes all CPUs that may cache the address space forget these translations, and all
     /// paging structures. Returns when they have.
     fn flush(&self, pages: Stale<'_>);
+    /// Called between the steps of a long change: other tasks may run, but nobody else has the lock that the change
+    /// is made under, nor sees to it that it ends sooner.
+    fn pause(&self);
 }
 
 /// What a frame for a table has in it.
@@ -199,13 +202,19 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
     /// [`OutOfMemory`]; the tables that were made are kept.
     #[inline(always)]
     pub(super) fn own_path(&mut self, address: u64) -> Result<Pfn, OutOfMemory> {
+        self.own_table(1, address)
+    }
+
+    /// The table of this level on the way to `address`, as [`own_path`](Self::own_path).
+    #[inline(always)]
+    pub(super) fn own_table(&mut self, wanted: u8, address: u64) -> Result<Pfn, OutOfMemory> {
         let mut table = self.root;
         let mut level = ROOT_LEVEL;
-        while level > 1 {
+        while level > wanted {
             let slot = &self.memory.table(table)[entry_index(level, address)];
             let entry = Entry(slot.load(Relaxed));
             if !entry.has(Entry::WRITABLE) {
-                return self.own_rest(table, level, address);
+                return self.own_rest(table, level, wanted, address);
             }
             table = entry.pfn();
             level -= 1;
@@ -213,15 +222,16 @@ impl<'m, M: Memory + ?Sized, const N: usize> Update<'m, M, N> {
         Ok(table)
     }
 
-    /// [`own_path`](Self::own_path) from an owned table of this level on.
+    /// [`own_table`](Self::own_table) from an owned table of this level on.
     #[inline(never)]
     fn own_rest(
         &mut self,
         mut table: Pfn,
         mut level: u8,
+        wanted: u8,
         address: u64,
     ) -> Result<Pfn, OutOfMemory> {
-        while level > 1 {
+        while level > wanted {
             table = self.own_child(table, level, address)?;
             level -= 1;
         }

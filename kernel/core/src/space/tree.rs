@@ -2,12 +2,15 @@
 //!
 //! A clone is one reference. A change copies the nodes on its path that others share, and changes
 //! the rest in place. Each node's parent knows the largest gap between areas in it, so that a place
-//! for a new area is found in logarithmic time.
+//! for a new area is found in logarithmic time; it knows itself how much is in it, so that many areas are removed
+//! and measured in logarithmic time as well.
 //!
 //! Areas do not overlap, and are in order of their addresses; no node but the root is empty.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::iter::Sum;
+use core::ops::{AddAssign, SubAssign};
 
 use super::area::Area;
 
@@ -15,9 +18,15 @@ use super::area::Area;
 const CAPACITY: usize = 16;
 
 #[derive(Clone)]
-enum Node<B> {
-    Leaf(Vec<Area<B>>),
-    Inner(Vec<Child<B>>),
+struct Node<B> {
+    total: Total,
+    items: Items<B>,
+}
+
+#[derive(Clone)]
+enum Items<B> {
+    Areas(Vec<Area<B>>),
+    Children(Vec<Child<B>>),
 }
 
 #[derive(Clone)]
@@ -29,6 +38,43 @@ struct Child<B> {
     node: Arc<Node<B>>,
 }
 
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Total {
+    /// Number of areas.
+    pub areas: usize,
+    /// Bytes in all of them.
+    pub bytes: u64,
+}
+
+impl Total {
+    fn of<B>(area: &Area<B>) -> Self {
+        Self { areas: 1, bytes: area.end - area.start }
+    }
+}
+
+impl AddAssign for Total {
+    fn add_assign(&mut self, other: Self) {
+        self.areas += other.areas;
+        self.bytes += other.bytes;
+    }
+}
+
+impl SubAssign for Total {
+    fn sub_assign(&mut self, other: Self) {
+        self.areas -= other.areas;
+        self.bytes -= other.bytes;
+    }
+}
+
+impl Sum for Total {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        let mut sum = Self::default();
+        parts.for_each(|part| sum += part);
+        sum
+    }
+}
+
 /// The set.
 #[derive(Clone)]
 pub struct Tree<B> {
@@ -37,7 +83,7 @@ pub struct Tree<B> {
 
 impl<B: Clone> Default for Tree<B> {
     fn default() -> Self {
-        Self { root: Arc::new(Node::Leaf(Vec::new())) }
+        Self { root: Node::new(Items::Areas(Vec::new())) }
     }
 }
 
@@ -50,9 +96,9 @@ impl<B: Clone> Child<B> {
 
     /// Brings the summary up to date.
     fn refresh(&mut self) {
-        (self.start, self.end, self.max_gap) = match &*self.node {
-            Node::Leaf(areas) => summary(areas.iter().map(|area| (area.start, area.end, 0))),
-            Node::Inner(children) => {
+        (self.start, self.end, self.max_gap) = match &self.node.items {
+            Items::Areas(areas) => summary(areas.iter().map(|area| (area.start, area.end, 0))),
+            Items::Children(children) => {
                 summary(children.iter().map(|child| (child.start, child.end, child.max_gap)))
             }
         };
@@ -69,41 +115,55 @@ fn summary(mut parts: impl Iterator<Item = (u64, u64, u64)>) -> (u64, u64, u64) 
 }
 
 impl<B: Clone> Node<B> {
+    fn new(items: Items<B>) -> Arc<Self> {
+        let total = match &items {
+            Items::Areas(areas) => areas.iter().map(Total::of).sum(),
+            Items::Children(children) => children.iter().map(|child| child.node.total).sum(),
+        };
+        Arc::new(Self { total, items })
+    }
+
     fn len(&self) -> usize {
-        match self {
-            Self::Leaf(areas) => areas.len(),
-            Self::Inner(children) => children.len(),
+        match &self.items {
+            Items::Areas(areas) => areas.len(),
+            Items::Children(children) => children.len(),
         }
     }
 
     /// Inserts an area that overlaps none. The upper half, if the node had to be split.
     fn insert(this: &mut Arc<Self>, area: Area<B>) -> Option<Arc<Self>> {
-        match Arc::make_mut(this) {
-            Self::Leaf(areas) => {
+        let Self { total, items } = Arc::make_mut(this);
+        *total += Total::of(&area);
+        let upper = match items {
+            Items::Areas(areas) => {
                 let at = areas.partition_point(|it| it.start < area.start);
                 areas.insert(at, area);
-                upper_half(areas).map(|upper| Arc::new(Self::Leaf(upper)))
+                Items::Areas(upper_half(areas)?)
             }
-            Self::Inner(children) => {
+            Items::Children(children) => {
                 let at = children.partition_point(|it| it.start <= area.start).saturating_sub(1);
                 let split = Self::insert(&mut children[at].node, area);
                 children[at].refresh();
                 if let Some(upper) = split {
                     children.insert(at + 1, Child::new(upper));
                 }
-                upper_half(children).map(|upper| Arc::new(Self::Inner(upper)))
+                Items::Children(upper_half(children)?)
             }
-        }
+        };
+        let upper = Self::new(upper);
+        *total -= upper.total;
+        Some(upper)
     }
 
     /// Removes the area that starts at `start`.
     fn remove(this: &mut Arc<Self>, start: u64) -> Option<Area<B>> {
-        match Arc::make_mut(this) {
-            Self::Leaf(areas) => {
+        let Self { total, items } = Arc::make_mut(this);
+        let removed = match items {
+            Items::Areas(areas) => {
                 let at = areas.binary_search_by_key(&start, |it| it.start).ok()?;
-                Some(areas.remove(at))
+                areas.remove(at)
             }
-            Self::Inner(children) => {
+            Items::Children(children) => {
                 let at = children.partition_point(|it| it.start <= start).checked_sub(1)?;
                 let removed = Self::remove(&mut children[at].node, start)?;
                 if children[at].node.len() == 0 {
@@ -112,7 +172,63 @@ impl<B: Clone> Node<B> {
                     children[at].refresh();
                     join(children, at);
                 }
-                Some(removed)
+                removed
+            }
+        };
+        *total -= Total::of(&removed);
+        Some(removed)
+    }
+
+    /// Removes the areas in `start..end`, over whose edges none reaches. How much that was.
+    fn remove_within(this: &mut Arc<Self>, start: u64, end: u64) -> Total {
+        let Self { total, items } = Arc::make_mut(this);
+        let mut removed = Total::default();
+        match items {
+            Items::Areas(areas) => areas.retain(|area| {
+                let stays = area.start < start || area.end > end;
+                if !stays {
+                    removed += Total::of(area);
+                }
+                stays
+            }),
+            Items::Children(children) => {
+                children.retain_mut(|child| {
+                    if child.end <= start || child.start >= end {
+                        return true;
+                    }
+                    let stays = child.start < start || child.end > end;
+                    if stays {
+                        removed += Self::remove_within(&mut child.node, start, end);
+                        child.refresh();
+                    } else {
+                        removed += child.node.total;
+                    }
+                    stays
+                });
+                if let Some(before) = children.partition_point(|it| it.start < start).checked_sub(1)
+                {
+                    join(children, before);
+                }
+            }
+        }
+        *total -= removed;
+        removed
+    }
+
+    /// Bytes of the areas below `address`, and of the part below it of one that reaches over it.
+    fn bytes_below(&self, address: u64) -> u64 {
+        match &self.items {
+            Items::Areas(areas) => {
+                let before = areas.iter().take_while(|area| area.start < address);
+                before.map(|area| area.end.min(address) - area.start).sum()
+            }
+            Items::Children(children) => {
+                let before = children.iter().take_while(|child| child.start < address);
+                let bytes = |child: &Child<B>| match child.end <= address {
+                    true => child.node.total.bytes,
+                    false => child.node.bytes_below(address),
+                };
+                before.map(bytes).sum()
             }
         }
     }
@@ -129,9 +245,11 @@ fn join<B: Clone>(children: &mut Vec<Child<B>>, at: usize) {
         return;
     }
     let next = children.remove(at + 1);
-    match (Arc::make_mut(&mut children[at].node), &*next.node) {
-        (Node::Leaf(areas), Node::Leaf(more)) => areas.extend_from_slice(more),
-        (Node::Inner(below), Node::Inner(more)) => below.extend_from_slice(more),
+    let Node { total, items } = Arc::make_mut(&mut children[at].node);
+    *total += next.node.total;
+    match (items, &next.node.items) {
+        (Items::Areas(areas), Items::Areas(more)) => areas.extend_from_slice(more),
+        (Items::Children(below), Items::Children(more)) => below.extend_from_slice(more),
         _ => unreachable!("children of one node are of one height"),
     }
     children[at].refresh();
@@ -143,20 +261,41 @@ impl<B: Clone> Tree<B> {
         if let Some(upper) = Node::insert(&mut self.root, area) {
             let lower = core::mem::replace(&mut self.root, Arc::clone(&upper));
             let children = alloc::vec![Child::new(lower), Child::new(upper)];
-            self.root = Arc::new(Node::Inner(children));
+            self.root = Node::new(Items::Children(children));
         }
     }
 
     /// Removes the area that starts at `start`.
     pub fn remove(&mut self, start: u64) -> Option<Area<B>> {
         let removed = Node::remove(&mut self.root, start);
-        while let Node::Inner(children) = &*self.root
+        self.lower();
+        removed
+    }
+
+    /// Removes the areas in `start..end`, over whose edges none reaches.
+    pub fn remove_within(&mut self, start: u64, end: u64) {
+        Node::remove_within(&mut self.root, start, end);
+        self.lower();
+    }
+
+    /// Takes away roots that lead to one child, or none.
+    fn lower(&mut self) {
+        while let Items::Children(children) = &self.root.items
             && children.len() < 2
         {
             let only = children.first().map(|child| Arc::clone(&child.node));
-            self.root = only.unwrap_or_else(|| Arc::new(Node::Leaf(Vec::new())));
+            self.root = only.unwrap_or_else(|| Node::new(Items::Areas(Vec::new())));
         }
-        removed
+    }
+
+    /// How much there is in all.
+    pub fn total(&self) -> Total {
+        self.root.total
+    }
+
+    /// Bytes of `start..end` that are in areas.
+    pub fn bytes_within(&self, start: u64, end: u64) -> u64 {
+        self.root.bytes_below(end) - self.root.bytes_below(start)
     }
 
     /// The first area that ends above `address`.
@@ -164,11 +303,11 @@ impl<B: Clone> Tree<B> {
     pub fn first_above(&self, address: u64) -> Option<&Area<B>> {
         let mut node = &*self.root;
         loop {
-            match node {
-                Node::Leaf(areas) => {
+            match &node.items {
+                Items::Areas(areas) => {
                     return areas.get(areas.partition_point(|it| it.end <= address));
                 }
-                Node::Inner(children) => {
+                Items::Children(children) => {
                     let at = children.partition_point(|it| it.end <= address);
                     node = &children.get(at)?.node;
                 }
@@ -180,12 +319,12 @@ impl<B: Clone> Tree<B> {
     pub fn last_below(&self, address: u64) -> Option<&Area<B>> {
         let mut node = &*self.root;
         loop {
-            match node {
-                Node::Leaf(areas) => {
+            match &node.items {
+                Items::Areas(areas) => {
                     let after = areas.partition_point(|it| it.start < address);
                     return areas.get(after.checked_sub(1)?);
                 }
-                Node::Inner(children) => {
+                Items::Children(children) => {
                     let after = children.partition_point(|it| it.start < address);
                     node = &children[after.checked_sub(1)?].node;
                 }
@@ -218,12 +357,12 @@ impl Wanted {
     /// Looks in the node, and between it and `upper`, where what follows it starts. Lowers `upper`
     /// to the start of the node.
     fn in_node<B>(&self, node: &Node<B>, upper: &mut u64) -> Option<u64> {
-        match node {
-            Node::Leaf(areas) => areas.iter().rev().find_map(|area| {
+        match &node.items {
+            Items::Areas(areas) => areas.iter().rev().find_map(|area| {
                 let above = core::mem::replace(upper, area.start);
                 self.between(area.end, above)
             }),
-            Node::Inner(children) => children.iter().rev().find_map(|child| {
+            Items::Children(children) => children.iter().rev().find_map(|child| {
                 if let Some(found) = self.between(child.end, *upper) {
                     return Some(found);
                 }

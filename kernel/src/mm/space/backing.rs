@@ -145,7 +145,7 @@ impl PageSource for SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
-        for &page in self.pages.lock().values() {
+        for &page in self.pages.get_mut().values() {
             if frames::meta(page).drop_reference() == Put::Last {
                 frames::free(page, 0);
             }

@@ -86,7 +86,7 @@ impl Space {
         if !(WINDOW_START..WINDOW_END).contains(&address) {
             return Err(Fault::NotMapped);
         }
-        let mut inner = self.inner.lock_patiently();
+        let mut inner = self.inner.lock();
         let mut update = Update::<Self>::new(self, self.root);
         let recent = inner.recent;
         let is_recent = recent.start <= address && address < recent.end;
@@ -182,7 +182,7 @@ impl Space {
             let offset = here % PAGE_BYTES;
             let len = ((PAGE_BYTES - offset) as usize).min(len_bytes - at);
             self.fault(here, access)?;
-            let inner = self.inner.lock_patiently();
+            let inner = self.inner.lock();
             if let Some(page) = tables::accessible(self, self.root, here, access) {
                 let page = phys_to_virt(PhysAddr::new(page + offset));
                 visit(page.as_mut_ptr(), at, len);
@@ -209,7 +209,7 @@ impl Space {
         if visibility == Visibility::Private {
             return Ok(private);
         }
-        let inner = self.inner.lock_patiently();
+        let inner = self.inner.lock();
         let area = inner.areas.find(address).ok_or(Errno::EFAULT)?;
         Ok(match &area.backing {
             Backing::Shared(object, offset) => FutexKey::Shared {

@@ -67,7 +67,7 @@ pub(super) fn check(_irq: &IrqOff, space: &Space, generation: u64, choice: Choic
     let Some(page) = stale_page() else { return };
     // Whoever is changing the tables may have to advance the generation yet, and does before letting go of the lock;
     // then nothing can be said.
-    if space.inner.owner().is_none() {
+    if !space.inner.is_locked() {
         fence(Ordering::SeqCst);
         let now = space.generation.load(Ordering::SeqCst);
         assert!(now != generation, "a stale translation of {page:#x} would be kept");

@@ -14,7 +14,7 @@ use orrery_core::space::{
 
 use super::backing::Backing;
 use super::{Inner, Recent, Space};
-use crate::sync::SpinGuard;
+use crate::sched::pausing::PausingGuard;
 
 /// Frames that a change of a range keeps until it flushes.
 const BATCH: usize = 32;
@@ -130,7 +130,7 @@ impl Space {
             return Err(Errno::EINVAL);
         }
         let len = whole_pages(request.len_bytes).ok_or(Errno::ENOMEM)?;
-        let mut inner = self.inner.lock_patiently();
+        let mut inner = self.inner.lock();
         let start = inner.place(request.hint, len, request.placement)?;
         let end = start + len;
         inner.check_room(start, end)?;
@@ -151,7 +151,7 @@ impl Space {
     /// `EINVAL` for an unaligned address, a length of 0 or a range beyond the window; `ENOMEM`.
     pub fn unmap(&self, start: u64, len_bytes: u64) -> Result<(), Errno> {
         let end = range_end(start, len_bytes).filter(|&end| end > start).ok_or(Errno::EINVAL)?;
-        let mut inner = self.inner.lock_patiently();
+        let mut inner = self.inner.lock();
         inner.check_split(start, end)?;
         let leftovers = self.clear(&mut inner, start, end)?;
         drop(inner);
@@ -162,20 +162,11 @@ impl Space {
     /// Takes everything out of `start..end`. [`Inner::check_count`] or [`Inner::check_split`] has been asked.
     fn clear(&self, inner: &mut Inner, start: u64, end: u64) -> Result<Leftovers<'_>, Errno> {
         inner.recent = Recent::default();
-        let mut areas = Vec::new();
-        if inner.areas.is_free(start, end) {
-            return Ok(Leftovers { update: Update::new(self, self.root), areas });
-        }
+        let Some(areas) = kept_alive(&inner.areas, start, end) else {
+            return Ok(Leftovers { update: Update::new(self, self.root), areas: Vec::new() });
+        };
         let update = self.unmap_pages(start, end)?;
-        let are_many = inner.areas.len() > FEW && inner.areas.within(start, end).nth(FEW).is_some();
-        if are_many {
-            areas.push(Removed::Many { _before: inner.areas.clone() });
-        }
-        let removed = inner.areas.remove(start, end, |area| {
-            if !are_many && area.backing.object().is_some() {
-                areas.push(Removed::One { _area: area });
-            }
-        });
+        let removed = inner.areas.remove(start, end);
         debug_assert!(removed.is_ok(), "there is room for a split");
         Ok(Leftovers { update, areas })
     }
@@ -203,17 +194,17 @@ impl Space {
     /// part has changed.
     pub fn protect(&self, start: u64, len_bytes: u64, wanted: Protection) -> Result<(), Errno> {
         let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
-        let mut inner = self.inner.lock_patiently();
+        let mut inner = self.inner.lock();
         inner.check_count()?;
-        let (end, verdict) = inner.can_protect(start, end, wanted);
+        let (end, verdict) = inner.can_protect(start, end, wanted, || self.inner.pause());
         inner.recent = Recent::default();
         let withdraw = Withdraw::for_protection(wanted);
         let mut update = Update::<Self, BATCH>::new(self, self.root);
         let result = withdraw.map_or(Ok(()), |withdraw| update.protect(start, end, withdraw));
         update.flush();
-        let result = result
-            .map_err(no_memory)
-            .and_then(|()| inner.areas.protect(start, end, wanted).map_err(no_memory));
+        let result = result.map_err(no_memory).and_then(|()| {
+            inner.areas.protect(start, end, wanted, || self.inner.pause()).map_err(no_memory)
+        });
         drop(inner);
         update.release();
         result.and(verdict)
@@ -226,7 +217,7 @@ impl Space {
     /// `EINVAL` as [`unmap`](Self::unmap); `ENOMEM` if part of it is not mapped.
     pub fn discard(&self, start: u64, len_bytes: u64) -> Result<(), Errno> {
         let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
-        let inner = self.inner.lock_patiently();
+        let inner = self.inner.lock();
         let is_covered = inner.areas.covers(start, end);
         let mut update = self.unmap_pages(start, end)?;
         drop(inner);
@@ -239,8 +230,9 @@ impl Space {
     pub fn cut_off(&self, identity: u64, from_bytes: u64) {
         let mut at = 0;
         loop {
-            let inner = self.inner.lock_patiently();
+            let inner = self.inner.lock();
             let cut_off = inner.areas.within(at, WINDOW_END).find_map(|area| {
+                self.inner.pause();
                 let (object, offset) = area.backing.object()?;
                 let start = area.start + from_bytes.saturating_sub(offset);
                 (object.identity() == identity && start < area.end).then_some((start, area.end))
@@ -258,13 +250,13 @@ impl Space {
 
     /// Sets where the heap begins, for a new program.
     pub fn begin_break(&self, start: u64) {
-        let mut inner = self.inner.lock_patiently();
+        let mut inner = self.inner.lock();
         (inner.break_start, inner.break_end) = (start, start);
     }
 
     /// Moves the end of the heap, if there is room (brk(2)). The end, moved or not.
     pub fn set_break(&self, wanted: u64) -> u64 {
-        let mut inner = self.inner.lock_patiently();
+        let mut inner = self.inner.lock();
         let Inner { break_start, break_end, limits, .. } = *inner;
         let pages = |end: u64| end.checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
         if wanted < break_start || wanted - break_start > limits.data_bytes {
@@ -322,7 +314,7 @@ impl Space {
             return Err(Errno::EINVAL);
         }
         let old_len = end - start;
-        let mut inner = self.inner.lock_patiently();
+        let mut inner = self.inner.lock();
         let area = inner.areas.find(start).ok_or(Errno::EFAULT)?.clone();
         let is_cut = !matches!(target, Target::Fixed(_)) && new_len <= old_len && !keeps_old;
         if end > area.end && !is_cut {
@@ -368,7 +360,7 @@ impl Space {
     /// Moves the part `from` (address, bytes) of an area, with its pages, to `to`. If it `keeps_old`, only the pages go.
     fn relocate(
         &self,
-        mut inner: SpinGuard<'_, Inner>,
+        mut inner: PausingGuard<'_, Inner>,
         area: &Area<Backing>,
         from: (u64, u64),
         to: (u64, u64),
@@ -394,7 +386,7 @@ impl Space {
                 let removed = if keeps_old || kept == 0 {
                     Ok(())
                 } else {
-                    inner.areas.remove(start, start + kept, drop)
+                    inner.areas.remove(start, start + kept)
                 };
                 let inserted = inner.areas.insert(new);
                 debug_assert!(removed.is_ok() && inserted.is_ok());
@@ -464,9 +456,11 @@ impl Inner {
         {
             return Err(Errno::ENOMEM);
         }
-        let replaced: u64 = overlap_bytes(&self.areas, start, end);
-        let total = self.areas.bytes() - replaced + (end - start);
-        if total > self.limits.total_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
+        if self.limits.total_bytes == u64::MAX {
+            return Ok(());
+        }
+        let others = self.areas.bytes() - self.areas.bytes_within(start, end);
+        if others + (end - start) > self.limits.total_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
     /// The limit of data, if there is one. As on Linux, one of 0 is of the heap only.
@@ -502,7 +496,14 @@ impl Inner {
     }
 
     /// Up to where the areas from `start` to `end` may get this protection, and why no further.
-    fn can_protect(&self, start: u64, end: u64, wanted: Protection) -> (u64, Result<(), Errno>) {
+    /// Calls `pause` between areas.
+    fn can_protect(
+        &self,
+        start: u64,
+        end: u64,
+        wanted: Protection,
+        pause: impl Fn(),
+    ) -> (u64, Result<(), Errno>) {
         // Counted once: there may be many areas.
         let mut room =
             self.data_limit().map(|limit| limit.saturating_sub(self.data_bytes(0, WINDOW_END)));
@@ -522,6 +523,7 @@ impl Inner {
                 *room = left;
             }
             at = area.end;
+            pause();
         }
         (end, Ok(()))
     }
@@ -542,6 +544,20 @@ impl Inner {
     }
 }
 
+/// What keeps the objects that the areas in `start..end` show; `None` if nothing is there.
+fn kept_alive(areas: &Areas<Backing>, start: u64, end: u64) -> Option<Vec<Removed>> {
+    let mut kept = Vec::new();
+    let mut within = areas.within(start, end).peekable();
+    within.peek()?;
+    for area in within.by_ref().take(FEW).filter(|area| area.backing.object().is_some()) {
+        kept.push(Removed::One { _area: area.clone() });
+    }
+    if within.next().is_some() {
+        kept = alloc::vec![Removed::Many { _before: areas.clone() }];
+    }
+    Some(kept)
+}
+
 /// Whether it counts against the limit of data: what a program may write and shares with nobody, but its stack.
 fn is_data(protection: Protection, flags: AreaFlags, backing: &Backing) -> bool {
     protection.writable()
@@ -551,8 +567,4 @@ fn is_data(protection: Protection, flags: AreaFlags, backing: &Backing) -> bool 
 
 fn is_area_of_data(area: &Area<Backing>) -> bool {
     is_data(area.protection, area.flags, &area.backing)
-}
-
-fn overlap_bytes(areas: &Areas<Backing>, start: u64, end: u64) -> u64 {
-    areas.within(start, end).map(|area| area.end.min(end) - area.start.max(start)).sum()
 }

@@ -238,4 +238,9 @@ impl Memory for Space {
     fn flush(&self, pages: Stale<'_>) {
         self.flush_tlbs(pages);
     }
+
+    #[inline]
+    fn pause(&self) {
+        self.inner.pause();
+    }
 }

@@ -12,7 +12,8 @@
 //! - `memory`: frames for tables and pages
 //!
 //! One spinlock guards a space; interrupts stay on, so that its holder can wait for other CPUs to
-//! flush. What a program may do is said by its areas: entries are never more permissive, but may be
+//! flush. What takes long, as much as a program may have mapped, is done with pauses in which others run, but nobody
+//! gets the lock ([`PausingLock`]). What a program may do is said by its areas: entries are never more permissive, but may be
 //! less until a fault corrects them.
 //!
 //! Overcommit: always. Mapping takes tables and nothing more; pages are found when they are touched,
@@ -36,7 +37,7 @@ use orrery_core::space::{Areas, Update, release};
 
 use super::{OutOfMemory, frames};
 use crate::arch::irq;
-use crate::sync::SpinLock;
+use crate::sched::pausing::PausingLock;
 use crate::trace::events;
 
 pub use backing::{Backing, PageError, PageSource, SharedMemory, new_identity};
@@ -89,7 +90,7 @@ pub struct Space {
     resident: AtomicU64,
     /// The most that `resident` was before it last fell.
     past_resident: AtomicU64,
-    inner: SpinLock<Inner>,
+    inner: PausingLock<Inner>,
 }
 
 /// What the lock guards, besides the page tables.
@@ -138,7 +139,7 @@ impl Space {
             generation: AtomicU64::new(0),
             resident: AtomicU64::new(resident),
             past_resident: AtomicU64::new(0),
-            inner: SpinLock::new("space", inner),
+            inner: PausingLock::new("space", inner),
         }
     }
 
@@ -150,7 +151,7 @@ impl Space {
     pub fn fork(&self) -> Result<Arc<Self>, OutOfMemory> {
         debug_assert!(irq::are_enabled());
         let child_root = memory::alloc_root().ok_or(OutOfMemory)?;
-        let inner = self.inner.lock_patiently();
+        let inner = self.inner.lock();
         let mut update = Update::<Self>::new(self, self.root);
         update.fork_to(child_root);
         // Under the lock: nobody may write by a translation from before once a page can be copied.
@@ -180,22 +181,22 @@ impl Space {
 
     /// Pages in all areas.
     pub fn mapped_pages(&self) -> u64 {
-        self.inner.lock_patiently().areas.bytes() / PAGE_BYTES
+        self.inner.lock().areas.bytes() / PAGE_BYTES
     }
 
     /// The areas, as they are now.
     pub fn areas(&self) -> Areas<Backing> {
-        self.inner.lock_patiently().areas.clone()
+        self.inner.lock().areas.clone()
     }
 
     /// Sets the limits; what is there already stays.
     pub fn set_limits(&self, limits: Limits) {
-        self.inner.lock_patiently().limits = limits;
+        self.inner.lock().limits = limits;
     }
 
     /// Moves the end of the region that mmap fills from above, [`MMAP_TOP`] at first, down.
     pub fn move_map_base(&self, down_bytes: u64) {
-        let mut inner = self.inner.lock_patiently();
+        let mut inner = self.inner.lock();
         inner.mmap_top = inner.mmap_top.saturating_sub(down_bytes) / PAGE_BYTES * PAGE_BYTES;
     }
 
@@ -206,7 +207,7 @@ impl Space {
     pub fn exit_release(&self) {
         self.unload_everywhere();
         let areas = {
-            let mut inner = self.inner.lock_patiently();
+            let mut inner = self.inner.lock();
             inner.recent = Recent::default();
             core::mem::take(&mut inner.areas)
         };

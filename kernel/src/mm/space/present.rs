@@ -16,7 +16,7 @@ impl Space {
     /// `ENOMEM` if not; `EINVAL` for an unaligned address or a range beyond the window.
     pub fn check_mapped(&self, start: u64, len_bytes: u64) -> Result<(), Errno> {
         let end = range_end(start, len_bytes).ok_or(Errno::EINVAL)?;
-        let is_mapped = self.inner.lock_patiently().areas.covers(start, end);
+        let is_mapped = self.inner.lock().areas.covers(start, end);
         if is_mapped { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
@@ -25,7 +25,7 @@ impl Space {
     /// # Errors
     /// `ENOMEM` at the first page where nothing is mapped.
     pub fn presence(&self, start: u64, pages: &mut [u8]) -> Result<(), Errno> {
-        let inner = self.inner.lock_patiently();
+        let inner = self.inner.lock();
         let mut address = start;
         for page in pages {
             let area = inner.areas.find(address).ok_or(Errno::ENOMEM)?;
@@ -74,7 +74,7 @@ impl Space {
 
     /// A page that the program may write and shares with nobody is written, so that it is copied now.
     fn owner_s_access(&self, address: u64) -> Result<Access, Fault> {
-        let inner = self.inner.lock_patiently();
+        let inner = self.inner.lock();
         let area = inner.areas.find(address).ok_or(Fault::NotMapped)?;
         let is_shared = matches!(area.backing, Backing::Shared(..));
         Ok(if area.protection.writable() && !is_shared { Access::Write } else { Access::Read })
