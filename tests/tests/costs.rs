@@ -1,7 +1,7 @@
-//! What the paths that programs take cost, in instructions: under `-icount` a figure is exact, and the same on
-//! every machine.
+//! What the paths that programs take cost, and how long they keep others waiting, in instructions: under `-icount`
+//! a figure is exact, and the same on every machine.
 //!
-//! The program `costs` measures, with the trace off, on one CPU. The limits are in the table below.
+//! The programs `costs` and `lateness` measure, with the trace off, on one CPU. The limits are below.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -94,4 +94,21 @@ fn are_within_limits() {
     }
     let misses = misses(&figures);
     assert!(misses.is_empty(), "too slow:\n{}", misses.join("\n"));
+}
+
+/// The most by which a real-time thread may be late, whatever the kernel does for another process.
+const LATENESS_LIMIT: u64 = 25_000;
+
+#[test]
+fn nothing_large_keeps_a_real_time_thread_waiting() {
+    let guest = Guest::new().icount().trace("off").word("aslr=off").memory("512M");
+    let outcome = guest.timeout(Duration::from_secs(300)).program("lateness", &[]).run();
+    outcome.exited_with(0);
+    let figures = figures(&outcome);
+    for (case, figure) in &figures {
+        progress(&format!("{case}: {figure} instructions late"));
+    }
+    let late: Vec<_> = figures.iter().filter(|&(_, &late)| late > LATENESS_LIMIT).collect();
+    assert!(late.is_empty(), "later than {LATENESS_LIMIT} instructions: {late:?}");
+    assert!(!figures.is_empty(), "the program measured nothing");
 }

@@ -47,6 +47,9 @@ impl Withdraw {
     }
 }
 
+/// Pages that move one by one between pauses, in bytes: each takes as long as some that are unmapped.
+const PAUSE_BYTES: u64 = 64 * PAGE_BYTES;
+
 /// The part of `start..end` that an entry of a table of this level maps from `at` on.
 fn part_end(level: u8, at: u64, end: u64) -> u64 {
     let span = 1 << entry_shift(level);
@@ -257,7 +260,7 @@ impl<M: Memory + ?Sized, const N: usize> Update<'_, M, N> {
                 }
                 Err(next) => next,
             };
-            if level > 1 || at.is_multiple_of(1 << entry_shift(2)) {
+            if level > 1 || at.is_multiple_of(PAUSE_BYTES) {
                 self.memory.pause();
             }
         }

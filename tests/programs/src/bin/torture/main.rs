@@ -39,6 +39,7 @@ fn main() {
         ("policy-storm", scheduling::policy_storm),
         ("area-storm", memory::area_storm),
         ("move-storm", scheduling::move_storm),
+        ("long-changes", memory::long_changes),
     ]);
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use programs::memory::{PAGE, page, pages, peek, poke, unmap};
+use programs::memory::{PAGE, RW, page, pages, peek, poke, unmap};
 use programs::process::{ending, pause_ms, spawn, wait};
 use programs::signal::kill;
 use programs::sys::Errno;
@@ -61,6 +61,92 @@ fn write_and_compare(base: *mut u8, model: &mut [u8], seed: u64) -> i32 {
         }
     }
     i32::from((0..model.len()).any(|number| peek(page(base, number)) != model[number]))
+}
+
+/// Threads, two of them real-time, touch, protect, discard and move a little memory while two others change much of it,
+/// which the first have to wait for, in the middle, on the same CPU. All find what they wrote.
+pub fn long_changes() {
+    const PAGES: usize = 4_096;
+    let stop = AtomicU32::new(0);
+    thread::scope(|scope| {
+        let small: Vec<_> = (0..4)
+            .map(|me| {
+                scope.spawn({
+                    let stop = &stop;
+                    move || change_a_little(me, stop)
+                })
+            })
+            .collect();
+        let large = [1u8, 2].map(|seed| {
+            scope.spawn(move || {
+                (0..scaled(4)).map(|round| change_much(PAGES, seed, round)).sum::<usize>()
+            })
+        });
+        let wrong: usize = large.map(|thread| thread.join().unwrap()).iter().sum();
+        stop.store(1, Ordering::Relaxed);
+        let lost: usize = small.into_iter().map(|thread| thread.join().unwrap()).sum();
+        say!("{wrong} of the many, {lost} of the few pages are wrong");
+    });
+}
+
+fn change_a_little(me: i32, stop: &AtomicU32) -> usize {
+    const PAGES: usize = 64;
+    if me < 2 {
+        // Where that is allowed; the rest need not be real-time.
+        let _ = sys!(SYS_sched_setscheduler, 0, libc::SCHED_FIFO, &(10 + me));
+    }
+    let (mut base, mut value, mut wrong) = (pages(PAGES), 0u8, 0);
+    while stop.load(Ordering::Relaxed) == 0 {
+        value = value.wrapping_add(1);
+        (0..PAGES).for_each(|number| poke(page(base, number), value));
+        let mut expected = value;
+        match value % 3 {
+            0 => {
+                sys!(SYS_madvise, base, PAGES * PAGE, libc::MADV_DONTNEED).unwrap();
+                expected = 0;
+            }
+            1 => {
+                sys!(SYS_mprotect, base, PAGES * PAGE, libc::PROT_READ).unwrap();
+                sys!(SYS_mprotect, base, PAGES * PAGE, RW).unwrap();
+            }
+            _ => base = moved(base, pages(PAGES), PAGES),
+        }
+        wrong += (0..PAGES).filter(|&number| peek(page(base, number)) != expected).count();
+        let moment = libc::timespec { tv_sec: 0, tv_nsec: 300_000 };
+        let _ = sys!(SYS_nanosleep, &moment, 0);
+    }
+    unmap(base, PAGES * PAGE);
+    wrong
+}
+
+/// Moves pages that go by tables in one round, and one by one in the next. How many are wrong afterwards.
+fn change_much(count: usize, seed: u8, round: u32) -> usize {
+    let value = |number: usize| (number as u8).wrapping_mul(7).wrapping_add(seed + round as u8);
+    let base = pages(count);
+    (0..count).for_each(|number| poke(page(base, number), value(number)));
+    for protection in [libc::PROT_READ, RW] {
+        sys!(SYS_mprotect, base, count * PAGE, protection).unwrap();
+    }
+    for number in (0..1_000).step_by(2) {
+        sys!(SYS_mprotect, page(base, number), PAGE, libc::PROT_READ).unwrap();
+    }
+    sys!(SYS_mprotect, base, count * PAGE, RW).unwrap();
+    let child = spawn(|| {
+        (0..count).step_by(7).for_each(|number| poke(page(base, number), 0));
+        i32::from((0..count).any(|n| peek(page(base, n)) != if n % 7 == 0 { 0 } else { value(n) }))
+    });
+    let room = pages(count + 1);
+    let base = moved(base, page(room, (round % 2) as usize), count);
+    let wrong = (0..count).filter(|&number| peek(page(base, number)) != value(number)).count();
+    let status = wait(child);
+    check!(status.exited_with(0), "{status}");
+    unmap(room, (count + 1) * PAGE);
+    wrong
+}
+
+fn moved(base: *mut u8, to: *mut u8, count: usize) -> *mut u8 {
+    let (len, flags) = (count * PAGE, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED);
+    sys!(SYS_mremap, base, len, len, flags, to).unwrap() as *mut u8
 }
 
 /// Threads write to one address space while it is forked: a snapshot is taken, torn or not, and stays as it is.
