@@ -82,6 +82,21 @@ pub fn preemption_returns() {
     }
 }
 
+/// Preemption is off, and would be on for a moment if anybody wanted to run: one section ends, another begins.
+#[inline(always)]
+pub fn preemption_could_return() {
+    if is_wanted() {
+        begin_anew(here());
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn begin_anew(site: u64) {
+    end_preemption(site);
+    begin_preemption();
+}
+
 #[cold]
 #[inline(never)]
 fn begin_preemption() {

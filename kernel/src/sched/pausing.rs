@@ -10,7 +10,7 @@
 use core::ops::{Deref, DerefMut};
 
 use super::wait::WaitQueue;
-use crate::arch::percpu;
+use crate::arch::{latency, percpu};
 use crate::sync::{SpinGuard, SpinLock};
 
 /// Mutual exclusion by spinning, or by sleeping while the holder pauses.
@@ -45,11 +45,12 @@ impl<T> PausingLock<T> {
     ///
     /// # Panics
     /// If there is somebody to run, and the caller does not hold the lock.
-    #[inline]
+    #[inline(always)]
     pub fn pause(&self) {
         if percpu::need_resched() {
             self.spin.keep_over_preemption();
         }
+        latency::preemption_could_return();
     }
 
     /// Whether anybody holds it. It may change right afterwards.

@@ -1,7 +1,7 @@
 //! Changes of many pages at once: unmap, protect, move.
 //!
 //! Each is all or nothing: what can fail for want of memory, making the tables on the way our own,
-//! comes first. What is walked page by page is walked with a [pause](Memory::pause) after each table.
+//! comes first. What is walked page by page is walked with [pauses](Memory::pause), after each table or earlier.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -47,7 +47,7 @@ impl Withdraw {
     }
 }
 
-/// Pages that move one by one between pauses, in bytes: each takes as long as some that are unmapped.
+/// Bytes between pauses where pages are moved one by one.
 const PAUSE_BYTES: u64 = 64 * PAGE_BYTES;
 
 /// The part of `start..end` that an entry of a table of this level maps from `at` on.
@@ -132,12 +132,10 @@ impl<M: Memory + ?Sized, const N: usize> Update<'_, M, N> {
                 // Our own: `own_edge` has been here.
                 pages += self.unmap_below(entry.pfn(), level - 1, at, next);
             }
-            if level > 1 {
-                self.memory.pause();
-            }
             at = next;
             if index % 8 == 7 || at == end {
                 self.forget_if_empty(table, index);
+                self.memory.pause();
             }
         }
         pages

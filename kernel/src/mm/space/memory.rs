@@ -239,7 +239,7 @@ impl Memory for Space {
         self.flush_tlbs(pages);
     }
 
-    #[inline]
+    #[inline(always)]
     fn pause(&self) {
         self.inner.pause();
     }
