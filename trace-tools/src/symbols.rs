@@ -3,18 +3,23 @@
 //! Line tables come from DWARF by `addr2line`, inlined calls included; where an image has none, the
 //! symbol table still gives function names.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use addr2line::Context;
 use gimli::{Dwarf, EndianArcSlice, RunTimeEndian};
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use serde::Serialize;
 
 use crate::Error;
 
 type Reader = EndianArcSlice<RunTimeEndian>;
 
+/// Parts of the paths of files whose code belongs to the end of a guard, or to a pause, wherever that is inlined.
+const GUARDS: [&str; 5] =
+    ["/sync/", "/sched/pausing.rs", "/mm/space/memory.rs", "/arch/latency.rs", "/library/core/"];
+
 /// A place in the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Place {
     /// Function, demangled.
     pub function: Option<String>,
@@ -22,6 +27,15 @@ pub struct Place {
     pub file: Option<String>,
     /// Line in it, from 1.
     pub line: Option<u32>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.function.as_deref().unwrap_or("?"))?;
+        let Some(file) = &self.file else { return Ok(()) };
+        write!(f, " at {file}")?;
+        self.line.map_or(Ok(()), |line| write!(f, ":{line}"))
+    }
 }
 
 /// Finds places by address.
@@ -76,6 +90,18 @@ impl Symboliser {
         places
     }
 
+    /// The place where a section with preemption or interrupts off ended: not in the guard's own code, as far as
+    /// that is inlined there.
+    pub fn section_place(&self, site: u64) -> Option<Place> {
+        let mut places = self.places(site);
+        let is_guard = |file: &str| GUARDS.iter().any(|guard| file.contains(guard));
+        let chosen = places
+            .iter()
+            .position(|place| place.file.as_deref().is_some_and(|file| !is_guard(file)));
+        let last = places.len().checked_sub(1)?;
+        Some(places.swap_remove(chosen.unwrap_or(last)))
+    }
+
     /// The places of a return address: those of the call before it.
     pub fn call_places(&self, return_address: u64) -> Vec<Place> {
         self.places(return_address.saturating_sub(1))
@@ -108,8 +134,8 @@ impl Symboliser {
     }
 }
 
-impl std::fmt::Debug for Symboliser {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Symboliser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Symboliser")
             .field("functions", &self.functions.len())
             .finish_non_exhaustive()

@@ -23,7 +23,7 @@ pub const NONCE: u32 = 0x1234_5678;
 pub const TICK_HZ: u64 = 1_000_000_000;
 
 /// The statements that most tests need; the number of each is its place.
-pub const STATEMENTS: [&str; 12] = [
+pub const STATEMENTS: [&str; 14] = [
     "sched:sched_switch next={=u32} prev_state={=u8} seq={=u8}",
     "wake:sched_wakeup pid={=u32} target={=u8} seq={=u8}",
     "sched:sched_migrate pid={=u32} from={=u8} to={=u8} seq={=u8} reason={=u8}",
@@ -36,6 +36,8 @@ pub const STATEMENTS: [&str; 12] = [
     "irq:ipi_send target={=u8} kind={=u8}",
     "custom:unheard_of flag={=bool} depth={=i16}",
     "wake:sched_enqueue pid={=u32} queued={=u16} seq={=u8}",
+    "latency:preempt_off ticks={=u32} site={=u64}",
+    "latency:irq_off ticks={=u32} site={=u64}",
 ];
 
 /// A schema of these statements, with one log line `info` "hello {=u8}" after the last.

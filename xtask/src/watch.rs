@@ -337,7 +337,14 @@ impl Summary {
         let text = if trace.is_empty() {
             format!("{}\n", account(trace))
         } else {
-            let report = analyses::report(trace, &Model::replay(trace));
+            let mut report = analyses::report(trace, &Model::replay(trace));
+            // Without symbols addresses are still worth showing.
+            if !report.sections.is_empty()
+                && let Some(image) = std::fs::read(elf).ok()
+                && let Ok(symbols) = Symboliser::from_elf(&image)
+            {
+                report.name_places(&symbols);
+            }
             format!("\n{}", views::report_text(&report, Some(REPORT_TASKS)))
         };
         output.write_all(text.as_bytes()).context("cannot write the report")?;

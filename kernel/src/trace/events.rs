@@ -132,7 +132,8 @@ events! {
     Task "task": task_exit / task_exit_at { pid: u32, code: i32 }
     /// Task `pid` existed when tracing started.
     Task "task": task_dump / task_dump_at { pid: u32, parent: u32, state: u8, cpu: u8 }
-    /// The spinlock at this address was waited for, for `ticks`; CPU `owner` had it.
+    /// The spinlock at this address was waited for, for `ticks`; CPU `owner` had it, or, for 255, a task that did
+    /// not run.
     Lock "lock": lock_contended / lock_contended_at { lock: u64, ticks: u32, owner: u8 }
     /// A page fault at `ip` on `address`, with the CPU's error code.
     Fault "fault": page_fault / page_fault_at { address: u64, ip: u64, code: u32 }

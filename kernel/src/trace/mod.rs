@@ -93,7 +93,7 @@ fn nonce() -> u32 {
 /// [`crate::arch::Hooks::lock_contended`].
 pub fn on_lock_contended(lock: u64, since_ticks: u64, owner: u32) {
     let waited = (tsc::now() - since_ticks).min(u64::from(u32::MAX)) as u32;
-    events::lock_contended(lock, waited, owner.saturating_sub(1) as u8);
+    events::lock_contended(lock, waited, owner.saturating_sub(1).min(255) as u8);
 }
 
 /// [`crate::arch::Hooks::long_section`].

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
+use super::sections::{SectionRow, sections};
 use crate::{
     Trace,
     model::{Model, Task},
+    symbols::Symboliser,
 };
 
 /// Percentiles of a set of times, by nearest rank; all 0 where there is none.
@@ -113,6 +115,8 @@ pub struct Report {
     pub cpus: Vec<CpuRow>,
     /// From wake-up to switch-in, all tasks.
     pub wake_latency: Percentiles,
+    /// Where preemption or interrupts stayed off for long, the longest first.
+    pub sections: Vec<SectionRow>,
 }
 
 /// Makes the report of a trace and its model.
@@ -147,6 +151,16 @@ pub fn report(trace: &Trace, model: &Model) -> Report {
             })
             .collect(),
         wake_latency: Percentiles::of(all),
+        sections: sections(trace),
+    }
+}
+
+impl Report {
+    /// Says of each address in it which place in the source it is.
+    pub fn name_places(&mut self, symbols: &Symboliser) {
+        for section in &mut self.sections {
+            section.place = symbols.section_place(section.site);
+        }
     }
 }
 

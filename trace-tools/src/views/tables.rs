@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::duration;
-use crate::analyses::{Info, Measured, Percentiles, Regions, Report};
+use crate::analyses::{Info, Measured, Off, Percentiles, Regions, Report, SectionRow};
 
 fn table(headings: &[&str], left: usize) -> Table {
     let mut table = Table::new();
@@ -118,6 +118,32 @@ fn percentile_cells(p: &Percentiles, tick_hz: u64) -> [String; 4] {
 
 /// Reports show this many tasks unless asked for all.
 const TASKS_SHOWN: usize = 40;
+/// And at least so many places where preemption or interrupts were off for long.
+const SECTIONS_SHOWN: usize = 10;
+
+fn sections(rows: &[SectionRow], tick_hz: u64, limit: Option<usize>) -> Table {
+    let mut table = table(&["off for long", "longest", "times", "ended in"], 1);
+    if let Some(column) = table.column_mut(3) {
+        column.set_cell_alignment(CellAlignment::Left);
+    }
+    for row in rows.iter().take(limit.unwrap_or(0).max(SECTIONS_SHOWN)) {
+        let off = match row.off {
+            Off::Interrupts => "interrupts",
+            Off::Preemption => "preemption",
+        };
+        let place = match &row.place {
+            Some(place) => place.to_string(),
+            None => format!("{:#x} (--elf names it)", row.site),
+        };
+        table.add_row([
+            off.to_owned(),
+            duration(row.longest_ticks, tick_hz),
+            row.count.to_string(),
+            place,
+        ]);
+    }
+    table
+}
 
 /// A report as text; `limit` is how many tasks are listed, 40 where it is `None`.
 pub fn report_text(report: &Report, limit: Option<usize>) -> String {
@@ -188,9 +214,13 @@ pub fn report_text(report: &Report, limit: Option<usize>) -> String {
     if shown < report.tasks.len() {
         let _ = writeln!(text, " … and {} tasks more (--all)", report.tasks.len() - shown);
     }
+    let _ = write!(text, "\n{cpus}\n\n");
+    if !report.sections.is_empty() {
+        let _ = write!(text, "{}\n\n", sections(&report.sections, hz, limit));
+    }
     let _ = write!(
         text,
-        "\n{cpus}\n\nwake latency   p50 {p50}   p90 {p90}   p99 {p99}   max {max}   ({} wake-ups)\n\
+        "wake latency   p50 {p50}   p90 {p90}   p99 {p99}   max {max}   ({} wake-ups)\n\
          {} events in {}: {} lost, {} dropped, {} bytes damaged{}\n",
         report.wake_latency.count,
         report.events,

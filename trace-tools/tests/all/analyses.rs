@@ -3,15 +3,18 @@
 use orrery_core::trace::wire::Encoding;
 use trace_tools::{
     Trace,
-    analyses::{Inversions, Measured, Report, info, inversions, path, regions, report},
+    analyses::{Inversions, Measured, Off, Report, info, inversions, path, regions, report},
     events::{Known, Value},
     model::{Class, Model},
+    symbols::Symboliser,
     synthetic::{Block, Fields, Stream},
+    views::report_text,
 };
 
+use crate::elf::elf;
 use crate::stream::{
-    HELLO_LINE, IRQ_ENTER, LOG, MARK, MIGRATE, SWITCH, TASK_ATTR, TASK_NEW, UNHEARD_OF, WAKEUP,
-    attr, decoder, mark, switch, wakeup,
+    HELLO_LINE, IRQ_ENTER, IRQ_OFF, LOG, MARK, MIGRATE, PREEMPT_OFF, SWITCH, TASK_ATTR, TASK_NEW,
+    UNHEARD_OF, WAKEUP, attr, decoder, mark, section, switch, wakeup,
 };
 
 /// Records of one CPU, starting with this task at time 0.
@@ -110,6 +113,30 @@ fn runtime_delay_and_latency_of_a_wakeup() {
     assert_eq!((zero.interrupts, zero.wakeups_sent), (1, 1));
     assert_eq!((one.busy_ticks, one.idle_ticks), (740, 150 + 100));
     assert!(report.whole);
+}
+
+#[test]
+fn long_sections_are_told_by_where_they_ended() {
+    let mut report = reported(&[(
+        5,
+        &[
+            (100, PREEMPT_OFF, section(40, 8)),
+            (200, PREEMPT_OFF, section(70, 8)),
+            (300, PREEMPT_OFF, section(50, 4096)),
+            (400, IRQ_OFF, section(60, 8)),
+        ],
+    )]);
+    let told: Vec<_> = report.sections.iter().map(|it| (it.off, it.site, it.count)).collect();
+    let (preemption, interrupts) = (Off::Preemption, Off::Interrupts);
+    assert_eq!(told, [(preemption, 8, 2), (interrupts, 8, 1), (preemption, 4096, 1)]);
+    let first = &report.sections[0];
+    assert_eq!((first.longest_ticks, first.longest_end_ticks, first.total_ticks), (70, 200, 110));
+    let text = report_text(&report, None);
+    assert!(text.contains("0x1000"), "{text}");
+    // What that image has at 8 is called so.
+    report.name_places(&Symboliser::from_elf(&elf(Some(&[1]), &[])).unwrap());
+    let text = report_text(&report, None);
+    assert!(text.contains("kernel::main") && text.contains("0x1000"), "{text}");
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub const MARK: u16 = 6;
 pub const LOG: u16 = 7;
 pub const IRQ_ENTER: u16 = 8;
 pub const UNHEARD_OF: u16 = 10;
+pub const PREEMPT_OFF: u16 = 12;
+pub const IRQ_OFF: u16 = 13;
 /// Number of the log line that `schema` adds.
 pub const HELLO_LINE: u16 = STATEMENTS.len() as u16;
 
@@ -50,6 +52,10 @@ pub fn switch(next: u32, prev_state: u8, seq: u8) -> Fields {
 
 pub fn wakeup(pid: u32, target: u8, seq: u8) -> Fields {
     Fields::new().int(pid.to_le_bytes()).int([target]).int([seq])
+}
+
+pub fn section(ticks: u32, site: u64) -> Fields {
+    Fields::new().int(ticks.to_le_bytes()).int(site.to_le_bytes())
 }
 
 pub fn mark(value: u64, text: &str) -> Fields {

@@ -22,7 +22,10 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<Exit, Failure> {
     let trace = options.source.load()?;
-    let report = analyses::report(&trace, &Model::replay(&trace));
+    let mut report = analyses::report(&trace, &Model::replay(&trace));
+    if let Some(symbols) = options.source.symbols()? {
+        report.name_places(&symbols);
+    }
     let limit = options.all.then_some(usize::MAX);
     print(options.format, &report, |it| views::report_text(it, limit))?;
     Ok(verdict(&trace))
