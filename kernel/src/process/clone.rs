@@ -409,10 +409,11 @@ fn join_family(
             (family.group, family.session, family.is_run_time_watched)
         };
         // A sibling's end is told to the common parent, which did not choose the request's signal.
-        let exit_signal = if request.has(PARENT) {
-            parent.process.family.get(&tree).exit_signal
+        let (exit_signal, execs_of_maker) = if request.has(PARENT) {
+            let family = parent.process.family.get(&tree);
+            (family.exit_signal, family.execs_of_maker)
         } else {
-            request.exit_signal as u8
+            (request.exit_signal as u8, parent.process.execs.load(Ordering::Relaxed))
         };
         let real_parent = if request.has(PARENT) {
             parent.process.parent(&tree)
@@ -425,7 +426,7 @@ fn join_family(
         let family = process.family.get_mut(&mut tree);
         family.pid = task.pid();
         family.tgid = thread.tid();
-        family.exit_signal = exit_signal;
+        (family.exit_signal, family.execs_of_maker) = (exit_signal, execs_of_maker);
         // It may have its maker's limit.
         family.is_run_time_watched = is_run_time_watched;
         family.add_thread(task);

@@ -203,7 +203,7 @@ fn begin(thread: &Thread, image: Image) -> ! {
     drop(old);
     let kept = process.attributes.load(Ordering::Relaxed) & attribute::KEPT_BY_EXEC;
     process.attributes.store(kept | attribute::DEFAULT, Ordering::Relaxed);
-    process.has_execed.store(true, Ordering::Relaxed);
+    process.execs.fetch_add(1, Ordering::Relaxed);
     signal::on_exec(thread);
     let files = thread.files.lock().take();
     let files = files.map(Files::close_on_exec);

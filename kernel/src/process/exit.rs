@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as abi;
 
@@ -180,12 +181,15 @@ fn leave_group(process: &Arc<Process>, thread: &Thread, task: &Task) -> Option<E
     };
     let gone = core::mem::take(&mut family.threads);
     family.state = State::Zombie(status);
-    let (pid, exit_signal) = (family.pid, family.exit_signal);
+    let pid = family.pid;
     let parent = process.parent(&tree);
     let orphans = give_children_away(process, &mut tree);
     // A parent that ignores its children, but for "clone children", or none at all: nobody will ask.
     let nobody_asks = match &parent {
-        Some(parent) => signal::ignores_children(parent) && u32::from(exit_signal) == abi::SIGCHLD,
+        Some(parent) => {
+            let end_signal = process.end_signal(parent, &tree);
+            u32::from(end_signal) == abi::SIGCHLD && signal::ignores_children(parent)
+        }
         None => true,
     };
     let reaped = nobody_asks.then(|| wait::take(process, &mut tree));
@@ -210,7 +214,9 @@ fn give_children_away(process: &Arc<Process>, tree: &mut Tree) -> BTreeMap<u32, 
         child.family.get_mut(tree).parent = heir.map(Arc::downgrade);
         if let Some(heir) = heir {
             // What made it a "clone child" was between it and its maker.
-            child.family.get_mut(tree).exit_signal = abi::SIGCHLD as u8;
+            let family = child.family.get_mut(tree);
+            family.exit_signal = abi::SIGCHLD as u8;
+            family.execs_of_maker = heir.execs.load(Ordering::Relaxed);
             heir.family.get_mut(tree).children.insert(pid, child.clone());
         }
         child.note_numbers(tree);

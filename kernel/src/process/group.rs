@@ -15,8 +15,9 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use linux_raw_sys::general as abi;
 use orrery_core::errno::Errno;
 use orrery_core::sched::cpu_time::Told;
 
@@ -57,8 +58,8 @@ pub struct Process {
     pub handover: SpinLock<Option<Box<Handover>>>,
     /// Most pages that it had in an address space that it has left.
     pub past_resident_pages: AtomicU64,
-    /// Whether it has ever called `execve`: until then `setpgid` of its parent may move it.
-    pub has_execed: AtomicBool,
+    /// How often it has become another program, modulo 2³². Until it has, `setpgid` of its parent may move it.
+    pub execs: AtomicU32,
     /// Its interval timer.
     pub real_timer: real_timer::Slot,
     /// Bits of [`super::attribute`].
@@ -103,6 +104,8 @@ pub struct Family {
     pub last_status: Status,
     /// The signal that its parent gets when it has ended; 0 for none.
     pub exit_signal: u8,
+    /// [`Process::execs`] of its maker, then. A maker that is another program by now did not choose the signal.
+    pub execs_of_maker: u32,
     /// Number of its process group, in the root namespace.
     pub group: u32,
     /// Number of its session, in the root namespace.
@@ -152,6 +155,7 @@ impl Process {
                 state: State::Running,
                 last_status: Status::exited(0),
                 exit_signal: 0,
+                execs_of_maker: 0,
                 group: 0,
                 session: 0,
                 is_subreaper: false,
@@ -168,7 +172,7 @@ impl Process {
             exited: WaitQueue::new(),
             handover: SpinLock::new("exec handover", None),
             past_resident_pages: AtomicU64::new(0),
-            has_execed: AtomicBool::new(false),
+            execs: AtomicU32::new(0),
             real_timer: real_timer::Slot::new(),
             attributes: AtomicU32::new(attribute::DEFAULT),
             program: SpinLock::new("process's program", None),
@@ -208,6 +212,13 @@ impl Process {
     /// Its parent, if it has one.
     pub fn parent(&self, tree: &Tree) -> Option<Arc<Process>> {
         self.family.get(tree).parent.as_ref()?.upgrade()
+    }
+
+    /// The number of the signal that its parent, this one, gets at its end; 0 for none.
+    pub fn end_signal(&self, parent: &Self, tree: &Tree) -> u8 {
+        let family = self.family.get(tree);
+        let is_chosen = family.execs_of_maker == parent.execs.load(Ordering::Relaxed);
+        if is_chosen { family.exit_signal } else { abi::SIGCHLD as u8 }
     }
 
     /// Whether it is a zombie.

@@ -186,7 +186,7 @@ pub fn setpgid(args: &Args) -> SysResult {
         if family.session != session {
             return Err(Errno::EPERM);
         }
-        if target.has_execed.load(Ordering::Relaxed) {
+        if target.execs.load(Ordering::Relaxed) != 0 {
             return Err(Errno::EACCES);
         }
     }

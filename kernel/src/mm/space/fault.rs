@@ -197,7 +197,7 @@ impl Space {
     /// What identifies the futex at `address`.
     ///
     /// # Errors
-    /// `EFAULT` if nothing is mapped there; `EINVAL` if the address is not a multiple of 4.
+    /// `EFAULT` if nothing is mapped there, or may not be read; `EINVAL` if the address is not a multiple of 4.
     pub fn futex_key(&self, address: u64, visibility: Visibility) -> Result<FutexKey, Errno> {
         if !address.is_multiple_of(4) {
             return Err(Errno::EINVAL);
@@ -210,7 +210,8 @@ impl Space {
             return Ok(private);
         }
         let inner = self.inner.lock();
-        let area = inner.areas.find(address).ok_or(Errno::EFAULT)?;
+        let area = inner.areas.find(address).filter(|area| area.protection.readable());
+        let area = area.ok_or(Errno::EFAULT)?;
         Ok(match &area.backing {
             Backing::Shared(object, offset) => FutexKey::Shared {
                 object: object.identity(),

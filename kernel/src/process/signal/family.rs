@@ -27,9 +27,9 @@ pub fn ignores_children(parent: &Process) -> bool {
 /// Tells a parent that a child has become a zombie: by the signal that the child was made with, and in wait(2).
 pub fn tell_parent(child: &Process, parent: &Process) {
     let mut tree = tree::lock();
-    let exit_signal = child.family.get(&tree).exit_signal;
+    let end_signal = child.end_signal(parent, &tree);
     if let State::Zombie(status) = child.family.get(&tree).state
-        && let Some(signal) = Signal::new(exit_signal.into())
+        && let Some(signal) = Signal::new(end_signal.into())
         && !(signal == Signal::SIGCHLD && is_ignored_outright(parent))
     {
         let (code, status) = status.child_code();

@@ -396,6 +396,9 @@ fn errors() {
             say!("moved where nothing can be read, scope {scope}: {} {}", value(to), value(from));
         }
     }
+    for op in [libc::FUTEX_WAKE, libc::FUTEX_WAKE | PRIVATE, libc::FUTEX_WAIT] {
+        say!("of what cannot be read: {}", value(simple(word_in(page), op, 1)));
+    }
     memory::unmap(page, memory::PAGE);
 }
 

@@ -1,15 +1,19 @@
 //! Signals between relatives: stop and continue, SIGCHLD, process groups.
 
 use programs::process::{
-    Baton, Status, ending, exit_now, id, pause_ms, pipe, read, spawn, try_wait, wait, wait_until,
+    Baton, Status, close, ending, exit_now, id, pause_ms, pipe, read, spawn, try_wait, wait,
+    wait_until,
 };
 use programs::signal::{self, kill, mask, name, raise, record, recorded, set};
 use programs::sys::value;
 use programs::{check, say, sys};
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some("@exit") {
-        exit_now(7);
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1).map(String::as_str) {
+        Some("@exit") => exit_now(7),
+        Some("@parent") => exit_now(end_a_child_of_before(&arguments[2], &arguments[3])),
+        _ => {}
     }
     programs::main(&[
         ("stop", stop),
@@ -18,6 +22,7 @@ fn main() {
         ("no-cld-stop", no_cld_stop),
         ("clone-children", clone_children),
         ("exec-children", exec_children),
+        ("exec-parents", exec_parents),
         ("groups", groups),
         ("orphaned-groups", orphaned_groups),
         ("during-vfork", during_vfork),
@@ -164,11 +169,8 @@ fn clone_children() {
         if child == 0 {
             exit_now(6);
         }
-        let wait = |options: i32| match try_wait(child, options) {
-            Ok((pid, status)) => format!("{} {status}", pid == child),
-            Err(error) => error.to_string(),
-        };
-        say!("ends with {exit_signal}: {} {}", wait(0), wait(libc::__WCLONE));
+        let (plain, clones) = (wait_with(child, 0), wait_with(child, libc::__WCLONE));
+        say!("ends with {exit_signal}: {plain} {clones}");
     }
     signal::dispose(libc::SIGUSR1, libc::SIG_DFL);
     signal::dispose(libc::SIGCHLD, libc::SIG_DFL);
@@ -192,6 +194,47 @@ fn exec_children() {
     }
     signal::dispose(libc::SIGUSR1, libc::SIG_DFL);
     signal::dispose(libc::SIGCHLD, libc::SIG_DFL);
+}
+
+/// Whatever signal a process chose for its children, the program that it becomes did not.
+fn exec_parents() {
+    for exit_signal in [0, libc::SIGUSR1, libc::SIGCHLD] {
+        let status = ending(|| {
+            mask(libc::SIG_SETMASK, set(&[libc::SIGUSR1, libc::SIGCHLD]));
+            let (input, output) = pipe(0);
+            let child = sys!(SYS_clone, exit_signal, 0, 0, 0, 0).unwrap() as i32;
+            if child == 0 {
+                close(output);
+                let _ = read(input, 1);
+                exit_now(6);
+            }
+            let text = |number: i32| std::ffi::CString::new(number.to_string()).unwrap();
+            let (output, child) = (text(output), text(child));
+            let null = std::ptr::null();
+            let args = [c"x".as_ptr(), c"@parent".as_ptr(), output.as_ptr(), child.as_ptr(), null];
+            let path = c"/proc/self/exe".as_ptr();
+            let _ = sys!(SYS_execve, path, args.as_ptr(), args[4..].as_ptr());
+            98
+        });
+        say!("made to end with {exit_signal}: {status}");
+    }
+}
+
+/// Lets a child end that was made before `execve`. The number of the signal that comes.
+fn end_a_child_of_before(output: &str, child: &str) -> i32 {
+    close(output.parse().unwrap());
+    let signals = set(&[libc::SIGUSR1, libc::SIGCHLD]);
+    let number = sys!(SYS_rt_sigtimedwait, &signals, 0, 0, signal::SET_BYTES).unwrap() as i32;
+    say!("{}", wait_with(child.parse().unwrap(), 0));
+    say!("{}", wait_with(child.parse().unwrap(), libc::__WCLONE));
+    number
+}
+
+fn wait_with(child: i32, options: i32) -> String {
+    match try_wait(child, options) {
+        Ok((pid, status)) => format!("{} {status}", pid == child),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// Who stops where nobody is left to continue it goes on, and is told; terminal stop signals do not stop it.
