@@ -291,6 +291,7 @@ fn make_task(
                 told_time: InTree::new(Told::default()),
                 fork_restarts: AtomicU32::new(0),
                 is_doomed: AtomicBool::new(false),
+                has_begun_to_end: AtomicBool::new(false),
                 vfork_done: SpinLock::new("vfork", vfork_done),
                 set_child_tid: AtomicU64::new(if request.has(CHILD_SETTID) {
                     request.child_tid
@@ -409,11 +410,12 @@ fn join_family(
             (family.group, family.session, family.is_run_time_watched)
         };
         // A sibling's end is told to the common parent, which did not choose the request's signal.
-        let (exit_signal, execs_of_maker) = if request.has(PARENT) {
+        let (exit_signal, execs_of_maker, maker) = if request.has(PARENT) {
             let family = parent.process.family.get(&tree);
-            (family.exit_signal, family.execs_of_maker)
+            (family.exit_signal, family.execs_of_maker, family.maker)
         } else {
-            (request.exit_signal as u8, parent.process.execs.load(Ordering::Relaxed))
+            let execs = parent.process.execs.load(Ordering::Relaxed);
+            (request.exit_signal as u8, execs, sched::current().pid())
         };
         let real_parent = if request.has(PARENT) {
             parent.process.parent(&tree)
@@ -427,6 +429,7 @@ fn join_family(
         family.pid = task.pid();
         family.tgid = thread.tid();
         (family.exit_signal, family.execs_of_maker) = (exit_signal, execs_of_maker);
+        family.maker = maker;
         // It may have its maker's limit.
         family.is_run_time_watched = is_run_time_watched;
         family.add_thread(task);

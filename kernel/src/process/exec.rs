@@ -22,7 +22,7 @@ use orrery_core::sched::{Nice, Policy};
 use super::group::{Process, Program, State};
 use super::thread::{self, Comm, Thread};
 use super::wait::Status;
-use super::{attribute, clone, current, exit, futex, signal, tree};
+use super::{attribute, clone, current, exit, futex, maker, signal, tree};
 use crate::arch::{features, user};
 use crate::fs::{Executable, Files, FsContext};
 use crate::mm::space::{AreaFlags, Backing, MapRequest, Placement, Protection, Space};
@@ -135,9 +135,9 @@ fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
     // What made it a "clone child" was between the old program and its maker.
     family.exit_signal = abi::SIGCHLD as u8;
     let family = process.family.get(&tree);
-    let leader = family.leader.as_ref().map(|leader| leader.task());
+    let leader = family.leader.as_ref().map(|leader| leader.task().clone());
     let is_leader =
-        |task: &Task| leader.is_some_and(|leader| core::ptr::eq(Arc::as_ptr(leader), task));
+        |task: &Task| leader.as_ref().is_some_and(|it| core::ptr::eq(Arc::as_ptr(it), task));
     if is_leader(me) {
         thread::doom(process, &tree, is_leader);
         return Ok(Some(image));
@@ -151,7 +151,8 @@ fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
     };
     *process.handover.lock() = Some(Box::new(handover));
     thread::doom(process, &tree, is_leader);
-    if let Some(leader) = leader {
+    if let Some(leader) = &leader {
+        maker::swap_with_leader(process, me, leader, &mut tree);
         thread::call_away(leader);
     }
     drop(tree);

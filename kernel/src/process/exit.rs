@@ -11,7 +11,7 @@ use super::thread::{self, Thread};
 use super::tree::{self, Tree};
 use super::usage::Counts;
 use super::wait::{self, Reaped, Status};
-use super::{current, exec, futex, signal};
+use super::{current, exec, futex, maker, signal};
 use crate::println;
 use crate::sched::{self, Task};
 use crate::task::{self, registry};
@@ -61,6 +61,7 @@ pub fn exit_thread() -> ! {
     futex::on_thread_exit(thread);
     leave_shared_state(thread);
     signal::on_thread_exit(thread);
+    maker::on_thread_exit(thread, task);
     if is_leader(thread, task) {
         wait_until_alone(&thread.process);
         // Another thread may have called `execve`: this one goes on with it.
@@ -217,6 +218,10 @@ fn give_children_away(process: &Arc<Process>, tree: &mut Tree) -> BTreeMap<u32, 
             let family = child.family.get_mut(tree);
             family.exit_signal = abi::SIGCHLD as u8;
             family.execs_of_maker = heir.execs.load(Ordering::Relaxed);
+            family.maker = maker::ANY;
+            if family.parent_death_signal != 0 {
+                maker::watch(heir);
+            }
             heir.family.get_mut(tree).children.insert(pid, child.clone());
         }
         child.note_numbers(tree);

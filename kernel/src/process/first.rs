@@ -139,6 +139,7 @@ fn start(command: Command) -> Result<Arc<Process>, Errno> {
                 told_time: InTree::new(Told::default()),
                 fork_restarts: AtomicU32::new(0),
                 is_doomed: AtomicBool::new(false),
+                has_begun_to_end: AtomicBool::new(false),
                 set_child_tid: AtomicU64::new(0),
                 vfork_done: SpinLock::new("vfork", None),
             };

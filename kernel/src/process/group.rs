@@ -15,7 +15,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use linux_raw_sys::general as abi;
 use orrery_core::errno::Errno;
@@ -28,7 +28,7 @@ use super::thread::Thread;
 use super::tree::{InTree, Tree};
 use super::usage::{Counts, Usage};
 use super::wait::Status;
-use super::{attribute, signal};
+use super::{attribute, maker, signal};
 use crate::fs::write_or_run::Running;
 use crate::sched::Task;
 use crate::sched::wait::WaitQueue;
@@ -60,6 +60,8 @@ pub struct Process {
     pub past_resident_pages: AtomicU64,
     /// How often it has become another program, modulo 2³². Until it has, `setpgid` of its parent may move it.
     pub execs: AtomicU32,
+    /// Whether any child has ever wanted a signal at the end of the thread that made it.
+    pub has_death_watchers: AtomicBool,
     /// Its interval timer.
     pub real_timer: real_timer::Slot,
     /// Bits of [`super::attribute`].
@@ -106,13 +108,15 @@ pub struct Family {
     pub exit_signal: u8,
     /// [`Process::execs`] of its maker, then. A maker that is another program by now did not choose the signal.
     pub execs_of_maker: u32,
+    /// The thread of its parent that it is of, by number in the root namespace, see [`super::maker`].
+    pub maker: u32,
     /// Number of its process group, in the root namespace.
     pub group: u32,
     /// Number of its session, in the root namespace.
     pub session: u32,
     /// Whether it inherits the orphans among its descendants.
     pub is_subreaper: bool,
-    /// The signal it gets when its parent has ended; 0 for none.
+    /// The signal it gets when the thread that made it has ended; 0 for none.
     pub parent_death_signal: u8,
     /// What threads that have gone had used.
     pub past_counts: Counts,
@@ -156,6 +160,7 @@ impl Process {
                 last_status: Status::exited(0),
                 exit_signal: 0,
                 execs_of_maker: 0,
+                maker: maker::ANY,
                 group: 0,
                 session: 0,
                 is_subreaper: false,
@@ -173,6 +178,7 @@ impl Process {
             handover: SpinLock::new("exec handover", None),
             past_resident_pages: AtomicU64::new(0),
             execs: AtomicU32::new(0),
+            has_death_watchers: AtomicBool::new(false),
             real_timer: real_timer::Slot::new(),
             attributes: AtomicU32::new(attribute::DEFAULT),
             program: SpinLock::new("process's program", None),

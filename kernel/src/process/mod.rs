@@ -3,7 +3,7 @@
 //! - [`thread`], [`group`]: the thread, and the process that it is of
 //! - [`tree`]: the lock that guards who belongs to whom
 //! - [`clone`]: `fork` and its kin; [`exec`]: another program; [`exit`]: the end; [`wait`]: what a parent
-//!   learns of it
+//!   learns of it; [`maker`]: which of a parent's threads it is of
 //! - [`first`]: the program that everything begins with
 //! - [`fault`]: what a program does wrong, and page faults, which are mostly not wrong
 //! - [`mod@signal`], [`futex`], [`limits`]: signals, futexes, and what a process may use
@@ -23,6 +23,7 @@ pub mod futex;
 pub mod group;
 pub mod limits;
 pub mod lookup;
+pub mod maker;
 pub mod names;
 pub mod run_timer;
 pub mod signal;

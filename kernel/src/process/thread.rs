@@ -142,6 +142,8 @@ pub struct Thread {
     pub fork_restarts: AtomicU32,
     /// Set when it must go before it returns to ring 3.
     pub is_doomed: AtomicBool,
+    /// Whether it has begun to end, so that its children are another thread's.
+    pub has_begun_to_end: AtomicBool,
     /// Where it writes its number when it begins (`CLONE_CHILD_SETTID`); 0 for nowhere.
     pub set_child_tid: AtomicU64,
     /// Where the parent waits that made it by `vfork`.

@@ -9,7 +9,8 @@ use super::group::{Process, State};
 use super::signal::JobReport;
 use super::tree::{self, Tree};
 use super::usage::Usage;
-use super::{current, signal};
+use super::{current, maker, signal};
+use crate::sched;
 use crate::sched::task::Sleep;
 use crate::sched::wait::{Sharing, WaitError, WaitMode};
 use crate::trace::events;
@@ -169,10 +170,15 @@ fn is_wanted(process: &Process, child: &Arc<Process>, request: &Request, tree: &
     }
 }
 
-/// Whether the options admit such a child: those that end without SIGCHLD are "clone children". Nothing but its
-/// end is to be learnt of a zombie.
+/// Whether the options admit such a child: those that end without SIGCHLD are "clone children", and with
+/// `__WNOTHREAD` only the calling thread's own count. Nothing but its end is to be learnt of a zombie.
 fn is_eligible(child: &Process, request: &Request, tree: &Tree) -> bool {
     if child.is_zombie(tree) && request.options & abi::WEXITED == 0 {
+        return false;
+    }
+    if request.options & abi::__WNOTHREAD != 0
+        && !maker::is_of(child, current(), sched::current(), tree)
+    {
         return false;
     }
     let is_clone = u32::from(child.family.get(tree).exit_signal) != abi::SIGCHLD;

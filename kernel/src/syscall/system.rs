@@ -14,7 +14,7 @@ use crate::fs::proc;
 use crate::mm::{frames, user};
 use crate::process::names::{self, NAME_BYTES, Name, Names, name};
 use crate::process::thread::{COMM_BYTES, Comm, context};
-use crate::process::{attribute, current, first, tree};
+use crate::process::{attribute, current, first, maker, tree};
 use crate::task::registry;
 use crate::{random, sched, task, time};
 
@@ -184,7 +184,13 @@ pub fn prctl(args: &Args) -> SysResult {
             if u32::from(signal) > abi::_NSIG {
                 return Err(Errno::EINVAL);
             }
-            process.family.get_mut(&mut tree::lock()).parent_death_signal = signal;
+            let mut tree = tree::lock();
+            process.family.get_mut(&mut tree).parent_death_signal = signal;
+            if signal != 0
+                && let Some(parent) = process.parent(&tree)
+            {
+                maker::watch(&parent);
+            }
         }
         abi_prctl::PR_GET_PDEATHSIG => {
             let signal = process.family.get(&tree::lock()).parent_death_signal;

@@ -80,6 +80,15 @@ fn about(
     SignalInfo { signal, errno: 0, code, detail }
 }
 
+/// The thread of `parent` that a child was of has ended: sends the signal for that, if the child wants one.
+pub fn tell_of_parent_death(child: &Process, parent: &Process, tree: &mut Tree) {
+    let wanted = child.family.get(tree).parent_death_signal;
+    if let Some(signal) = Signal::new(wanted.into()) {
+        let info = SignalInfo::user(signal, parent.number_in(&child.namespace, tree), 0);
+        let _ = send::send(child, Target::Process, info, Origin::Above, tree);
+    }
+}
+
 /// `parent`, a child of `grandparent`'s, has ended, and these children have another one: each may have asked for a signal
 /// (`PR_SET_PDEATHSIG`). If one has stopped, and nobody is left who would make it go on, its group gets SIGHUP and goes
 /// on (POSIX, "_exit"). However many groups there are, all processes are looked at once for them.
@@ -91,11 +100,7 @@ pub fn on_parent_death<'a>(
     let mut orphaned = BTreeSet::new();
     for child in children {
         let mut tree = tree::lock();
-        let wanted = child.family.get(&tree).parent_death_signal;
-        if let Some(signal) = Signal::new(wanted.into()) {
-            let info = SignalInfo::user(signal, parent.number_in(&child.namespace, &tree), 0);
-            let _ = send::send(child, Target::Process, info, Origin::Above, &mut tree);
-        }
+        tell_of_parent_death(child, parent, &mut tree);
         if job::is_stopped(child, &tree)
             && has_cared_for_group(child, parent, grandparent, &tree)
             && is_orphaned_group(child, &tree)

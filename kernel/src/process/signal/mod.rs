@@ -43,7 +43,7 @@ use crate::mm::frames;
 use crate::sync::SpinLock;
 
 pub use deliver::{Fault, deliver, force};
-pub use family::{ignores_children, on_parent_death, tell_parent};
+pub use family::{ignores_children, on_parent_death, tell_of_parent_death, tell_parent};
 pub use job::{JobReport, is_stopped, job_report, on_new_thread, take_job_report};
 pub use send::{Origin, send_to_process, send_to_self};
 

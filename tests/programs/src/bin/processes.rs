@@ -16,7 +16,9 @@ fn main() {
         ("subreaper", subreaper),
         ("nested-subreapers", nested_subreapers),
         ("thread-parents", thread_parents),
+        ("own-children", own_children),
         ("death-signal", death_signal),
+        ("death-of-maker", death_of_maker),
         ("sessions", sessions),
         ("pidfd", pidfd),
         ("pidfd-poll", pidfd_poll),
@@ -288,6 +290,73 @@ fn death_signal() {
     }
     close(input);
     close(output);
+}
+
+/// It is the thread that made it whose end a child is told of; then that of the thread that it is given to.
+fn death_of_maker() {
+    let (input, output) = pipe(0);
+    let status = ending(|| {
+        let (ready, middle) = (Baton::new(), id());
+        let maker = std::thread::spawn(move || {
+            spawn(|| {
+                signal::recorded(libc::SIGUSR1, 0);
+                set(libc::PR_SET_PDEATHSIG, libc::SIGUSR1 as u64).unwrap();
+                ready.pass();
+                for _ in 0..2 {
+                    wait_until(|| signal::count() > 0);
+                    let seen = signal::take();
+                    check!(seen[0].pid == middle, "sent by {} not {middle}", seen[0].pid);
+                    send(output, seen.len() as i32);
+                }
+                exit_now(programs::status());
+            });
+            ready.await_pass();
+        });
+        maker.join().unwrap();
+        say!("told while the process lives: {}", receive(input));
+        0
+    });
+    say!("{status}");
+    say!("told of its end: {}", receive(input));
+    if id() == 1 {
+        let _ = try_wait(-1, 0);
+    }
+    close(input);
+    close(output);
+}
+
+/// With `__WNOTHREAD` a thread waits for its own children, and, once their thread has ended, for those of others.
+fn own_children() {
+    let own = libc::__WNOTHREAD;
+    let count = |options: i32| value(try_wait(-1, options | libc::WNOHANG).map(|it| it.0 as u64));
+    let status = ending(|| {
+        let first = sleeper();
+        let (ready, go_on) = (Baton::new(), Baton::new());
+        let left = std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                say!("none of its own: {}, of all: {}", count(own), count(0));
+                let (mine, left) = (spawn(|| 5), spawn(|| 6));
+                say!("its own: {}", try_wait(mine, own).unwrap().1);
+                ready.pass();
+                go_on.await_pass();
+                left
+            });
+            ready.await_pass();
+            signal::kill(first, libc::SIGKILL).unwrap();
+            say!("the first's: {}", try_wait(first, own).unwrap().1);
+            say!("none left of its own: {}", count(own));
+            go_on.pass();
+            other.join().unwrap()
+        });
+        let mut last = Err(sys::Errno(libc::ECHILD));
+        wait_until(|| {
+            last = try_wait(left, own);
+            last.is_ok()
+        });
+        say!("of a thread that has ended: {}", last.unwrap().1);
+        0
+    });
+    say!("{status}");
 }
 
 fn sessions() {

@@ -1,0 +1,100 @@
+//! Which thread of its parent a child is of: the one that made it; once that has ended, another one.
+//!
+//! It matters to `__WNOTHREAD` (wait(2)) and to `PR_SET_PDEATHSIG` (prctl(2)): "the parent" whose death counts is
+//! that thread. What the end of the whole process does is [`signal::on_parent_death`]'s.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use super::group::Process;
+use super::signal;
+use super::thread::{Thread, thread_of};
+use super::tree::{self, Tree};
+use crate::sched::Task;
+use crate::task::registry;
+
+/// The thread that a child is of which is given to a process rather than made by it: any.
+pub const ANY: u32 = 0;
+
+/// Whether a child of its process is this thread's, whose task it is.
+pub fn is_of(child: &Process, thread: &Thread, task: &Task, tree: &Tree) -> bool {
+    let maker = child.family.get(tree).maker;
+    maker == task.pid()
+        || is_first(&thread.process, task, tree) && !is_there(&thread.process, maker)
+}
+
+/// Whether the thread is the first of those that have not begun to end.
+fn is_first(process: &Process, task: &Task, tree: &Tree) -> bool {
+    let threads = &process.family.get(tree).threads;
+    let first = threads.iter().find(|it| !thread_of(it).is_some_and(has_begun_to_end));
+    first.is_some_and(|first| core::ptr::eq(Arc::as_ptr(first), task))
+}
+
+/// Whether a thread of the process has this number and has not begun to end.
+fn is_there(process: &Process, pid: u32) -> bool {
+    let task = if pid == ANY { None } else { registry::find(pid) };
+    task.as_deref()
+        .and_then(thread_of)
+        .is_some_and(|thread| core::ptr::eq(&*thread.process, process) && !has_begun_to_end(thread))
+}
+
+fn has_begun_to_end(thread: &Thread) -> bool {
+    thread.has_begun_to_end.load(Ordering::Relaxed)
+}
+
+/// A child of this process wants to be told of its maker's end.
+pub fn watch(parent: &Process) {
+    parent.has_death_watchers.store(true, Ordering::Relaxed);
+}
+
+/// The running thread ends: its children that have asked for a signal get it, unless it is the last and the end of the
+/// process will tell them.
+pub fn on_thread_exit(thread: &Thread, task: &Task) {
+    let process = &thread.process;
+    if process.has_death_watchers.load(Ordering::Relaxed) {
+        tell_children(thread, task);
+    }
+    thread.has_begun_to_end.store(true, Ordering::Relaxed);
+}
+
+#[cold]
+fn tell_children(thread: &Thread, task: &Task) {
+    let process = &thread.process;
+    let is_other = |it: &Arc<Task>| {
+        !core::ptr::eq(Arc::as_ptr(it), task) && !thread_of(it).is_some_and(has_begun_to_end)
+    };
+    let mut from = 0;
+    loop {
+        let mut tree = tree::lock();
+        let family = process.family.get(&tree);
+        if !family.threads.iter().any(is_other) {
+            return;
+        }
+        // One by one: there may be many, and each is some work.
+        let Some((&pid, child)) = family.children.range(from..).next() else { return };
+        from = pid + 1;
+        if is_of(child, thread, task, &tree) {
+            let child = child.clone();
+            signal::tell_of_parent_death(&child, process, &mut tree);
+        }
+    }
+}
+
+/// A thread other than the leader becomes the leader, in whose place it goes on with another program: their children
+/// change makers, since it is the leader's task that goes on.
+pub fn swap_with_leader(process: &Process, task: &Task, leader: &Task, tree: &mut Tree) {
+    if !process.has_death_watchers.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut from = 0;
+    while let Some((&pid, child)) = process.family.get(tree).children.range(from..).next() {
+        from = pid + 1;
+        let child = child.clone();
+        let maker = &mut child.family.get_mut(tree).maker;
+        *maker = match *maker {
+            pid if pid == task.pid() => leader.pid(),
+            pid if pid == leader.pid() => task.pid(),
+            other => other,
+        };
+    }
+}
