@@ -15,8 +15,14 @@ use crate::Error;
 type Reader = EndianArcSlice<RunTimeEndian>;
 
 /// Parts of the paths of files whose code belongs to the end of a guard, or to a pause, wherever that is inlined.
-const GUARDS: [&str; 5] =
-    ["/sync/", "/sched/pausing.rs", "/mm/space/memory.rs", "/arch/latency.rs", "/library/core/"];
+const GUARDS: [&str; 6] = [
+    "/sync/",
+    "/arch/irq.rs",
+    "/arch/latency.rs",
+    "/sched/pausing.rs",
+    "/mm/space/memory.rs",
+    "/library/core/",
+];
 
 /// A place in the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
