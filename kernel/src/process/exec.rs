@@ -152,7 +152,7 @@ fn claim(thread: &Thread, image: Image) -> Result<Option<Image>, Errno> {
     *process.handover.lock() = Some(Box::new(handover));
     thread::doom(process, &tree, is_leader);
     if let Some(leader) = &leader {
-        maker::swap_with_leader(process, me, leader, &mut tree);
+        maker::take_the_leader_s_place(thread, me, leader, &mut tree);
         thread::call_away(leader);
     }
     drop(tree);
@@ -166,6 +166,7 @@ pub(super) fn adopt_handover() {
     let Some(handover) = take_handover(thread) else { return };
     let Handover { image, files, fs, signals, scheduling } = handover;
     exit::wait_until_alone(&thread.process);
+    maker::go_on(thread);
     *thread.files.lock() = Some(files);
     *thread.fs.lock() = Some(fs);
     signal::adopt(thread, signals);

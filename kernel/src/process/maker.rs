@@ -7,9 +7,9 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::group::Process;
-use super::signal;
 use super::thread::{Thread, thread_of};
 use super::tree::{self, Tree};
+use super::{exit, signal};
 use crate::sched::Task;
 use crate::task::registry;
 
@@ -60,6 +60,10 @@ pub fn on_thread_exit(thread: &Thread, task: &Task) {
 #[cold]
 fn tell_children(thread: &Thread, task: &Task) {
     let process = &thread.process;
+    let goes_on = process.handover.lock().is_some() && exit::is_leader(thread, task);
+    if goes_on || has_begun_to_end(thread) {
+        return;
+    }
     let is_other = |it: &Arc<Task>| {
         !core::ptr::eq(Arc::as_ptr(it), task) && !thread_of(it).is_some_and(has_begun_to_end)
     };
@@ -80,21 +84,30 @@ fn tell_children(thread: &Thread, task: &Task) {
     }
 }
 
-/// A thread other than the leader becomes the leader, in whose place it goes on with another program: their children
-/// change makers, since it is the leader's task that goes on.
-pub fn swap_with_leader(process: &Process, task: &Task, leader: &Task, tree: &mut Tree) {
+/// The running thread, whose task this is, becomes another program in the place of the leader, which ends as far as
+/// its children can tell, while its task goes on.
+pub fn take_the_leader_s_place(thread: &Thread, task: &Task, leader: &Task, tree: &mut Tree) {
+    let process = &thread.process;
     if !process.has_death_watchers.load(Ordering::Relaxed) {
         return;
     }
+    let leader_ends = thread_of(leader).is_some_and(|leader| !has_begun_to_end(leader));
     let mut from = 0;
     while let Some((&pid, child)) = process.family.get(tree).children.range(from..).next() {
         from = pid + 1;
         let child = child.clone();
-        let maker = &mut child.family.get_mut(tree).maker;
-        *maker = match *maker {
-            pid if pid == task.pid() => leader.pid(),
-            pid if pid == leader.pid() => task.pid(),
-            other => other,
-        };
+        let maker = child.family.get(tree).maker;
+        if maker == leader.pid() && leader_ends {
+            signal::tell_of_parent_death(&child, process, tree);
+        } else if maker == task.pid() {
+            child.family.get_mut(tree).maker = leader.pid();
+        }
     }
+    // Its task ends, but it does not.
+    thread.has_begun_to_end.store(true, Ordering::Relaxed);
+}
+
+/// The running thread, a leader that was about to end, goes on with another thread's program.
+pub fn go_on(thread: &Thread) {
+    thread.has_begun_to_end.store(false, Ordering::Relaxed);
 }

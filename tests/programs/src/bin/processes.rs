@@ -8,6 +8,11 @@ use programs::sys::value;
 use programs::{check, say, signal, sys};
 
 fn main() {
+    if let Some("@until") = std::env::args().nth(1).as_deref() {
+        let input = std::env::args().nth(2).and_then(|number| number.parse().ok());
+        let _ = read(input.unwrap(), 1);
+        exit_now(7);
+    }
     programs::main(&[
         ("waitid", waitid),
         ("waitid-errors", waitid_errors),
@@ -19,6 +24,7 @@ fn main() {
         ("own-children", own_children),
         ("death-signal", death_signal),
         ("death-of-maker", death_of_maker),
+        ("death-by-exec", death_by_exec),
         ("sessions", sessions),
         ("pidfd", pidfd),
         ("pidfd-poll", pidfd_poll),
@@ -323,6 +329,47 @@ fn death_of_maker() {
     }
     close(input);
     close(output);
+}
+
+/// A thread that executes takes the first thread's place: that one ends, and its children are told; its own children only
+/// when the new program ends.
+fn death_by_exec() {
+    let (input, output) = pipe(0);
+    let (until, release) = pipe(0);
+    let middle = spawn(|| {
+        close(release);
+        let ready = Baton::new();
+        let child_that_sends = |number: i32| {
+            spawn(|| {
+                signal::recorded(libc::SIGUSR1, 0);
+                set(libc::PR_SET_PDEATHSIG, libc::SIGUSR1 as u64).unwrap();
+                ready.pass();
+                wait_until(|| signal::count() > 0);
+                send(output, number);
+                exit_now(programs::status());
+            });
+            ready.await_pass();
+        };
+        child_that_sends(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                child_that_sends(2);
+                let until = std::ffi::CString::new(until.to_string()).unwrap();
+                let args = [c"x".as_ptr(), c"@until".as_ptr(), until.as_ptr(), std::ptr::null()];
+                let path = c"/proc/self/exe".as_ptr();
+                let _ = sys!(SYS_execve, path, args.as_ptr(), args[3..].as_ptr());
+            });
+        });
+        98
+    });
+    say!("of the first thread: {}", receive(input));
+    close(release);
+    say!("{}", wait(middle));
+    say!("of the one that executed: {}", receive(input));
+    if id() == 1 {
+        while try_wait(-1, 0).is_ok() {}
+    }
+    [input, output, until].into_iter().for_each(close);
 }
 
 /// With `__WNOTHREAD` a thread waits for its own children, and, once their thread has ended, for those of others.
