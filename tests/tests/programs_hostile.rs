@@ -124,6 +124,14 @@ fn torture_with_modelled_pcids() {
 }
 
 /// Where memory is short, programs die and the kernel does not.
+/// Where numbers are few a child soon has a lower one than its parent, and is behind whoever goes through them.
+#[test]
+fn a_group_is_killed_whatever_numbers_its_members_have() {
+    for cpus in [2, 4] {
+        ends_well(guest().smp(cpus).word("pid_limit=300"), "torture", &["kill-family"]);
+    }
+}
+
 #[test]
 fn torture_with_little_memory() {
     let outcome = guest()

@@ -405,9 +405,10 @@ fn join_family(
         drop(tree);
         JoinHandle::detached(task);
     } else {
-        let (group, session, is_run_time_watched) = {
+        tree.count_birth();
+        let (group, session, is_run_time_watched, last_broadcast) = {
             let family = parent.process.family.get(&tree);
-            (family.group, family.session, family.is_run_time_watched)
+            (family.group, family.session, family.is_run_time_watched, family.last_broadcast)
         };
         // A sibling's end is told to the common parent, which did not choose the request's signal.
         let (exit_signal, execs_of_maker, maker) = if request.has(PARENT) {
@@ -429,7 +430,7 @@ fn join_family(
         family.pid = task.pid();
         family.tgid = thread.tid();
         (family.exit_signal, family.execs_of_maker) = (exit_signal, execs_of_maker);
-        family.maker = maker;
+        (family.maker, family.last_broadcast) = (maker, last_broadcast);
         // It may have its maker's limit.
         family.is_run_time_watched = is_run_time_watched;
         family.add_thread(task);

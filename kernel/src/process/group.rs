@@ -104,6 +104,8 @@ pub struct Family {
     pub state: State,
     /// How the last of its threads that has ended by itself has.
     pub last_status: Status,
+    /// The last signal to many that has reached it, or its maker before it was made, see [`signal::kill`].
+    pub last_broadcast: u64,
     /// The signal that its parent gets when it has ended; 0 for none.
     pub exit_signal: u8,
     /// [`Process::execs`] of its maker, then. A maker that is another program by now did not choose the signal.
@@ -158,6 +160,7 @@ impl Process {
                 leader: None,
                 state: State::Running,
                 last_status: Status::exited(0),
+                last_broadcast: 0,
                 exit_signal: 0,
                 execs_of_maker: 0,
                 maker: maker::ANY,

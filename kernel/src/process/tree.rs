@@ -8,9 +8,11 @@ use core::cell::UnsafeCell;
 use crate::sync::{SpinGuard, SpinLock};
 
 /// Proof that the lock is held.
-pub struct Tree(());
+pub struct Tree {
+    births: u64,
+}
 
-static TREE: SpinLock<Tree> = SpinLock::new("process tree", Tree(()));
+static TREE: SpinLock<Tree> = SpinLock::new("process tree", Tree { births: 0 });
 
 /// The lock, held.
 pub type TreeGuard = SpinGuard<'static, Tree>;
@@ -19,6 +21,18 @@ pub type TreeGuard = SpinGuard<'static, Tree>;
 #[track_caller]
 pub fn lock() -> TreeGuard {
     TREE.lock()
+}
+
+impl Tree {
+    /// How many processes programs have made.
+    pub fn births(&self) -> u64 {
+        self.births
+    }
+
+    /// Counts one more.
+    pub fn count_birth(&mut self) {
+        self.births += 1;
+    }
 }
 
 /// What the lock guards.

@@ -13,6 +13,7 @@ use crate::process::thread::{self, Thread};
 use crate::process::tree::{self, Tree};
 use crate::process::{current, thread_of};
 use crate::sched::Task;
+use crate::sched::mutex::Mutex;
 
 /// To whom a program sends a signal. Numbers are those of its own namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,26 +63,74 @@ fn process_of(task: &Task) -> Result<&Process, Errno> {
     thread_of(task).map(|thread| &*thread.process).ok_or(Errno::EPERM)
 }
 
-/// Sends a signal to every process in the sender's namespace that is wanted; under one hold of the tree's
-/// lock, so that none escapes by being made meanwhile.
+/// Number of the last signal to many. One at a time is sent, so that each process need remember one.
+static LAST_BROADCAST: Mutex<u64> = Mutex::new(0);
+
+/// Rounds in which the tree's lock is given up between processes.
+const PATIENT_ROUNDS: u32 = 2;
+
+/// Sends a signal to every process in the sender's namespace that is wanted, and to none twice.
+///
+/// None escapes by being made meanwhile. A child whose maker has had the signal need not get it, nor
+/// would it be made before the maker has looked at it; one whose maker had not had it yet is met in this
+/// round, or in the next, which there is where any was made. A family that grows faster than it is signalled is met
+/// under one hold of the lock in the end.
 fn send_to_each(
     signal: Option<Signal>,
     is_wanted: impl Fn(u32, &Process, &Tree) -> bool,
 ) -> Result<(), Errno> {
-    let mut result = Err(Errno::ESRCH);
-    let mut tree = tree::lock();
-    for (number, task) in current().process.namespace.tasks_from(0) {
-        let Some(thread) = thread_of(&task) else { continue };
-        let process = &*thread.process;
-        let is_leader = process.family.get(&tree).pid == task.pid();
-        if is_leader && is_wanted(number, process, &tree) {
-            let sent = send_from_user(process, signal, &mut tree);
-            if result.is_err() {
-                result = sent;
-            }
+    let mut last = LAST_BROADCAST.lock();
+    *last += 1;
+    let mut broadcast = Broadcast { number: *last, signal, sent: 0, result: Err(Errno::ESRCH) };
+    for _ in 0..PATIENT_ROUNDS {
+        let (births, sent) = (tree::lock().births(), broadcast.sent);
+        for (number, task) in current().process.namespace.tasks_from(0) {
+            broadcast.reach(number, &task, &is_wanted, &mut tree::lock());
+        }
+        if broadcast.sent == sent || tree::lock().births() == births {
+            return broadcast.result;
         }
     }
-    result
+    let mut tree = tree::lock();
+    for (number, task) in current().process.namespace.tasks_from(0) {
+        broadcast.reach(number, &task, &is_wanted, &mut tree);
+    }
+    broadcast.result
+}
+
+/// A signal to many.
+struct Broadcast {
+    number: u64,
+    signal: Option<Signal>,
+    /// To how many it has been sent.
+    sent: u64,
+    /// What the first of them said.
+    result: Result<(), Errno>,
+}
+
+impl Broadcast {
+    /// Sends it to the process that this task leads, if that is wanted and has not had it.
+    fn reach(
+        &mut self,
+        number: u32,
+        task: &Task,
+        is_wanted: &impl Fn(u32, &Process, &Tree) -> bool,
+        tree: &mut Tree,
+    ) {
+        let Some(thread) = thread_of(task) else { return };
+        let process = &*thread.process;
+        let family = process.family.get(tree);
+        let is_due = family.pid == task.pid() && family.last_broadcast != self.number;
+        if !is_due || !is_wanted(number, process, tree) {
+            return;
+        }
+        process.family.get_mut(tree).last_broadcast = self.number;
+        let sent = send_from_user(process, self.signal, tree);
+        if self.result.is_err() {
+            self.result = sent;
+        }
+        self.sent += 1;
+    }
 }
 
 fn send_from_user(process: &Process, signal: Option<Signal>, tree: &mut Tree) -> Result<(), Errno> {

@@ -28,6 +28,7 @@ fn main() {
         ("threads-fork", processes::threads_fork),
         ("signal-storm", signals::signal_storm),
         ("kill-forkers", processes::kill_forkers),
+        ("kill-family", processes::kill_family),
         ("copy-storm", memory::copy_storm),
         ("shared-storm", memory::shared_storm),
         ("exec-storm", processes::exec_storm),

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
 use programs::memory::{PAGE, page, pages, peek, poke, unmap};
-use programs::process::{ending, exit_now, pause_ms, spawn, try_spawn, wait};
-use programs::signal::kill;
+use programs::process::{
+    ending, exit_now, id, pause_ms, spawn, try_spawn, try_wait, wait, wait_until,
+};
+use programs::signal::{self, kill};
 use programs::sys::Errno;
 use programs::{check, say, sys};
 
@@ -161,6 +163,71 @@ pub fn kill_forkers() {
         killed += u32::from(libc::WIFSIGNALED(wait(child).0));
     }
     verdict("all of them", killed == rounds);
+}
+
+/// A group whose members come and go as fast as they can gets one SIGKILL: nobody escapes, born before or after.
+pub fn kill_family() {
+    sys!(SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0).unwrap();
+    // Nobody waits for the members, here or where they were made.
+    signal::dispose(libc::SIGCHLD, libc::SIG_IGN);
+    let (living, born) = (counter(), counter());
+    let mut random = Random(7);
+    let mut escaped = 0;
+    for _ in 0..scaled(40) {
+        living.store(1, Ordering::Relaxed);
+        born.store(0, Ordering::Relaxed);
+        let first = spawn(|| {
+            let _ = sys!(SYS_setpgid, 0, 0);
+            come_and_go(living, born)
+        });
+        let _ = sys!(SYS_setpgid, first, first);
+        let enough = 200 + random.below(400) as u32;
+        wait_until(|| born.load(Ordering::Relaxed) > enough);
+        kill(-first, libc::SIGKILL).unwrap();
+        escaped += usize::from(!all_end());
+        let _ = kill(-first, libc::SIGKILL);
+        while try_wait(-1, libc::__WALL).is_ok() {}
+    }
+    say!("{escaped} families have survivors");
+    check!(escaped == 0, "a group was not killed as a whole");
+    signal::dispose(libc::SIGCHLD, libc::SIG_DFL);
+    sys!(SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0).unwrap();
+}
+
+/// Makes children, which do the same, as long as few are living; ends otherwise, unless it is the first.
+fn come_and_go(living: &AtomicU32, born: &AtomicU32) -> ! {
+    const MOST: u32 = 120;
+    let first = id();
+    loop {
+        if living.fetch_add(1, Ordering::Relaxed) < MOST {
+            match sys!(SYS_fork) {
+                Ok(_) => _ = born.fetch_add(1, Ordering::Relaxed),
+                Err(_) => _ = living.fetch_sub(1, Ordering::Relaxed),
+            }
+        } else {
+            living.fetch_sub(1, Ordering::Relaxed);
+            if sys!(SYS_getpid) != Ok(first as u64) {
+                living.fetch_sub(1, Ordering::Relaxed);
+                exit_now(0);
+            }
+            let _ = sys!(SYS_sched_yield);
+        }
+    }
+}
+
+/// Whether all children, orphans among them, have ended before ten seconds have passed in which none did.
+fn all_end() -> bool {
+    for _ in 0..10_000 {
+        loop {
+            match try_wait(-1, libc::__WALL | libc::WNOHANG) {
+                Ok((0, _)) => break,
+                Ok(_) => {}
+                Err(_) => return true,
+            }
+        }
+        pause_ms(1);
+    }
+    false
 }
 
 fn execute(environment: &[*const libc::c_char]) -> Errno {
