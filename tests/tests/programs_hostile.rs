@@ -128,7 +128,8 @@ fn torture_with_modelled_pcids() {
 #[test]
 fn a_group_is_killed_whatever_numbers_its_members_have() {
     for cpus in [2, 4] {
-        ends_well(guest().smp(cpus).word("pid_limit=300"), "torture", &["kill-family"]);
+        let guest = guest().smp(cpus).word("pid_limit=300").environment(&["TORTURE_SCALE=5"]);
+        ends_well(guest, "torture", &["kill-family"]);
     }
 }
 

@@ -19,6 +19,11 @@
 //! dequeue".) Otherwise a task that ran a little more than its share before it slept would, when
 //! woken, wait behind every hog.
 //!
+//! When an entity that has received more than its share exits, `V` falls, as the mean of those who are left. A newcomer
+//! starts where `V` had come to before, so that what the dead have used counts: with a stream of
+//! newcomers that run and exit, each at the `V` of the moment, `V` would never pass those who owe
+//! something, and they would starve. (Linux has that stream; here it is the one way in which its rules are not kept.)
+//!
 //! A comparison of `V` with a vruntime needs no division: with `key = v - origin`, `V >= v` means
 //! `Σ weight·key >= key · Σ weight`. The sum includes the running entity, so that switching between
 //! entities changes nothing in it. It equals `load · (V - origin)`, and the origin is moved along, so
@@ -45,13 +50,15 @@ pub(super) struct FairQueue {
     weighted_keys: i64,
     /// Where keys count from. When nobody is runnable it is the queue's virtual time.
     origin: u64,
+    /// The latest `V` at which an entity with a debt exited while others were runnable. Nobody new starts before it.
+    past_virtual_time: u64,
     slice_ticks: u64,
 }
 
 /// How an entity comes to the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// It is new: it starts with no lag and half a slice, as in Linux.
+    /// It is new: it starts with half a slice, as in Linux, and no lag, or the debt that the dead have left.
     New,
     /// It slept for so long: it has its lag, less what it owed and has paid by sleeping, and asks
     /// for a slice.
@@ -82,7 +89,15 @@ impl FairQueue {
         // As in Linux the virtual clock starts shortly before it wraps, so that code which cannot
         // stand that fails early.
         let origin = (1u64 << 20).wrapping_neg();
-        Self { tree: Tree::new(), load: 0, weighted_keys: 0, origin, slice_ticks }
+        let past_virtual_time = origin;
+        Self {
+            tree: Tree::new(),
+            load: 0,
+            weighted_keys: 0,
+            origin,
+            past_virtual_time,
+            slice_ticks,
+        }
     }
 
     /// Σ weight over all runnable entities.
@@ -285,8 +300,9 @@ impl FairQueue {
         let slice = to_virtual(self.slice_ticks, entity.virtual_rate.get());
         entity.slice_virtual.set(slice);
         let weight = entity.weight.get();
+        let virtual_time = self.virtual_time();
         let lag = match arrival {
-            Arrival::New => 0,
+            Arrival::New => (virtual_time.wrapping_sub(self.past_virtual_time) as i64).min(0),
             Arrival::Moved => entity.lag.get(),
             Arrival::Woken { slept_ticks } => self.lag_after_sleep(entity.lag.get(), slept_ticks),
         };
@@ -298,7 +314,7 @@ impl FairQueue {
             0 => 0,
             load => lag.wrapping_add(lag.wrapping_mul(weight as i64) / load as i64),
         };
-        let vruntime = self.virtual_time().wrapping_sub(distance as u64);
+        let vruntime = virtual_time.wrapping_sub(distance as u64);
         let request = match arrival {
             Arrival::New => slice / 2,
             Arrival::Woken { .. } => slice,
@@ -320,6 +336,11 @@ impl FairQueue {
         if departure != Departure::Exits {
             let lag = self.virtual_time().wrapping_sub(vruntime) as i64;
             entity.lag.set(self.limit_lag(entity, lag));
+        } else if self.has_waiting() && !self.is_eligible(vruntime) {
+            let virtual_time = self.virtual_time();
+            if before(self.past_virtual_time, virtual_time) {
+                self.past_virtual_time = virtual_time;
+            }
         }
         if departure == Departure::Moves && !self.slice_is_over(entity) {
             entity.slice_left_virtual.set(entity.deadline.get().wrapping_sub(vruntime));
@@ -329,6 +350,8 @@ impl FairQueue {
         self.load -= weight;
         if self.load == 0 {
             self.origin = vruntime;
+            // Nobody is left who could be owed anything.
+            self.past_virtual_time = vruntime;
         }
     }
 

@@ -67,6 +67,28 @@ fn a_woken_sleeper_preempts_a_hog() {
     assert_eq!(cpu.schedule(0, Switch::Preempt), Some(sleeper));
 }
 
+/// What the dead have used is not forgotten: otherwise those who come and go would always be first.
+#[test]
+fn a_stream_of_newcomers_starves_nobody() {
+    let mut cpu = Cpu::with(&[fair(0)]);
+    cpu.schedule(0, Switch::Preempt);
+    // It has a debt when the others come.
+    let veteran = 0;
+    for _ in 0..10 {
+        let newcomer = cpu.create(fair(0));
+        let _ = cpu.enqueue(newcomer, Enqueue::New);
+    }
+    let mut running = cpu.schedule(2_000, Switch::Preempt);
+    let mut turns = 0;
+    while running != Some(veteran) {
+        turns += 1;
+        assert!(turns < 200, "it waits for ever");
+        let newcomer = cpu.create(fair(0));
+        let _ = cpu.enqueue(newcomer, Enqueue::New);
+        running = cpu.schedule(500, Switch::Exit);
+    }
+}
+
 #[test]
 fn sleep_does_not_save_up_time() {
     let mut cpu = Cpu::with(&[fair(0), fair(0)]);

@@ -173,7 +173,7 @@ pub fn kill_family() {
     let (living, born) = (counter(), counter());
     let mut random = Random(7);
     let mut escaped = 0;
-    for _ in 0..scaled(40) {
+    for _ in 0..scaled(8) {
         living.store(1, Ordering::Relaxed);
         born.store(0, Ordering::Relaxed);
         let first = spawn(|| {
