@@ -22,7 +22,8 @@ const fn at_most(metric: &'static str, instructions: u64) -> Limit {
 const FORK_CALLS: [&str; 4] =
     ["fork-call/64KiB", "fork-call/1024KiB", "fork-call/65536KiB", "fork-call/1048576KiB"];
 
-/// However many threads a process has, the end of each costs about the same.
+/// However many threads a process has, the end of each costs about the same; some of many are buried meanwhile, which
+/// is as much as a fifth more, depending on when the kernel's worker gets the CPU.
 const THREAD_KILLS: [&str; 2] = ["thread-kill/100", "thread-kill/3000"];
 
 const LIMITS: [Limit; 13] = [
@@ -70,8 +71,8 @@ fn misses(figures: &BTreeMap<String, u64>) -> Vec<String> {
         misses.push(format!("fork calls {forks:?}: {most} / {least} is over 1.02"));
     }
     let (few, many) = (figure(THREAD_KILLS[0]), figure(THREAD_KILLS[1]));
-    if many * 10 > few * 12 {
-        misses.push(format!("{}: {many} instructions, limit 1.2 times {few}", THREAD_KILLS[1]));
+    if many * 10 > few * 15 {
+        misses.push(format!("{}: {many} instructions, limit 1.5 times {few}", THREAD_KILLS[1]));
     }
     let (small, large) = (figure("fork-exit-wait/64KiB"), figure("fork-exit-wait/65536KiB"));
     if large * 10 > small * 11 {

@@ -7,13 +7,13 @@
 use std::ffi::CStr;
 
 use programs::memory::{PAGE, PRIVATE, RW, map, map_at, page, pages, poke, shared_pages, unmap};
-use programs::process::{Status, close, ending, exit_now, spawn, try_wait};
-use programs::{say, sys};
+use programs::process::{Status, close, ending, exit_now, pause_ms, spawn, try_wait};
+use programs::{say, signal, sys};
 
 /// A case's name and what the other process does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     ("exit", || _ = touched(PAGES)),
     ("munmap", || unmap(touched(PAGES), PAGES * PAGE)),
     ("madvise-dontneed", || {
@@ -75,6 +75,19 @@ const CASES: [Case; 17] = [
         (0..CHILDREN).for_each(|_| _ = spawn(|| 0));
         while try_wait(-1, 0).is_ok() {}
     }),
+    ("kill-group", || {
+        sys!(SYS_setpgid, 0, 0).unwrap();
+        for _ in 0..MEMBERS {
+            spawn(|| {
+                loop {
+                    pause_ms(1_000_000);
+                }
+            });
+        }
+        signal::dispose(libc::SIGTERM, libc::SIG_IGN);
+        signal::kill(0, libc::SIGTERM).unwrap();
+        while try_wait(-1, 0).is_ok() {}
+    }),
 ];
 
 /// Pages that are changed at once: 128 MiB.
@@ -83,6 +96,7 @@ const PAGES: usize = 32_768;
 const AREAS: usize = 30_000;
 const FILES: u32 = 3_000;
 const CHILDREN: u32 = 2_000;
+const MEMBERS: u32 = 1_000;
 
 const STEP_NANOS: i64 = 1_000_000;
 const PRIORITY: i32 = 50;
