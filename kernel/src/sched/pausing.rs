@@ -68,8 +68,10 @@ pub struct PausingGuard<'a, T> {
 impl<T> Drop for PausingGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        // Woken before the lock is free, as preemption is off until it is. No fence is wanted: who has gone to sleep
-        // has seen the lock kept, after it had its place in the queue, and to take it back was a barrier.
+        // Before the lock is free: afterwards this task may be preempted, and they would sleep on. No fence is wanted
+        // before the look. Who sleeps has seen the lock kept once it had its place in the queue (`WaitQueue` has a
+        // SeqCst store between the two); that is before the holder took it back, by a SeqCst swap, in the order of
+        // all such accesses; and this look comes after that.
         if SLEEPERS.may_be_occupied() {
             SLEEPERS.wake_all();
         }

@@ -22,7 +22,7 @@
 //! When an entity that has received more than its share exits, `V` falls, as the mean of those who are left. A newcomer
 //! starts where `V` had come to before, so that what the dead have used counts: with a stream of
 //! newcomers that run and exit, each at the `V` of the moment, `V` would never pass those who owe
-//! something, and they would starve. (Linux has that stream; here it is the one way in which its rules are not kept.)
+//! something, and they would starve. (Linux starts every newcomer at the `V` of the moment.)
 //!
 //! A comparison of `V` with a vruntime needs no division: with `key = v - origin`, `V >= v` means
 //! `Σ weight·key >= key · Σ weight`. The sum includes the running entity, so that switching between

@@ -60,8 +60,8 @@ pub trait Memory {
     /// Makes all CPUs that may cache the address space forget these translations, and all
     /// paging structures. Returns when they have.
     fn flush(&self, pages: Stale<'_>);
-    /// Called between the steps of a long change: other tasks may run, but nobody else has the lock that the change
-    /// is made under, nor sees to it that it ends sooner.
+    /// Called between the steps of a long change: other tasks may run meanwhile, but nobody else gets the lock that the
+    /// change is made under.
     fn pause(&self);
 }
 

@@ -86,6 +86,7 @@ pub fn long_changes() {
         stop.store(1, Ordering::Relaxed);
         let lost: usize = small.into_iter().map(|thread| thread.join().unwrap()).sum();
         say!("{wrong} of the many, {lost} of the few pages are wrong");
+        check!(wrong + lost == 0, "changes of the same memory meet");
     });
 }
 
